@@ -1,0 +1,261 @@
+#!/usr/bin/env python3
+"""Install Detectron2 into the environment that runs this script, unless it is there already.
+
+    python tools/install_detectron2.py [--constraint constraints.txt] [--sdist FILE]
+
+Detectron2 is not on the package registry under its own name, so it cannot stand in ``install_requires``.
+The registry's ``pb1-detectron2==0.6`` carries upstream's Python files of commit 72e9dd6e (October 2021).
+This script downloads that archive (its hash is checked before anything of it runs), checks every file that it
+takes against ``detectron2-0.6.sha256``, applies PORTS below, and installs the result as a pure-Python wheel.
+
+DETECTRON2=git takes upstream's main branch instead, compiled against the torch that is installed.
+A Detectron2 that is installed already is used as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import importlib.metadata
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+UPSTREAM_VERSION = "0.6"
+PORT_VERSION = "0.6+fa1"  # raise the local number whenever PORTS changes: older ports are then replaced
+REQUIREMENT = "pb1-detectron2==0.6"
+SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
+MANIFEST = Path(__file__).with_name("detectron2-0.6.sha256")
+GIT_REQUIREMENT = "detectron2 @ git+https://github.com/facebookresearch/detectron2.git"
+
+
+class InstallError(Exception):
+    """What went wrong and what to do about it, in words for the user."""
+
+
+class Port(NamedTuple):
+    """One replacement, applied with re.MULTILINE to every file whose path starts with `where`."""
+
+    pattern: str
+    replacement: str
+    reason: str
+    where: str = "detectron2/"
+
+
+PORTS = [
+    Port(r"\bnp\.(int|bool|float|object|str)\b(?!_)", r"\1", "numpy 1.24 removed the aliases of the builtins"),
+    Port(r"\bImage\.LINEAR\b", "Image.BILINEAR", "Pillow 10 removed the alias"),
+    Port(
+        r"^from detectron2 import _C$",
+        "try:\n    from detectron2 import _C\nexcept ImportError:  # a build without native code\n    _C = None",
+        "this build is pure Python; FeatureAlign needs none of these three native layers",
+        where="detectron2/layers/",
+    ),
+    Port(
+        r"^from detectron2\.evaluation\.fast_eval_api import COCOeval_opt$",
+        "try:\n    from detectron2.evaluation.fast_eval_api import COCOeval_opt\n"
+        "except ImportError:  # a build without native code\n    COCOeval_opt = COCOeval",
+        "without native code COCO evaluation is pycocotools' own",
+        where="detectron2/evaluation/",
+    ),
+    Port(r"^import pkg_resources\n", "", "setuptools 82 removed pkg_resources", where="detectron2/model_zoo/"),
+    Port(
+        r"pkg_resources\.resource_filename\(\n\s*\"detectron2\.model_zoo\", (os\.path\.join\(.*\))\n\s*\)",
+        r"os.path.join(os.path.dirname(__file__), \1)",
+        "setuptools 82 removed pkg_resources",
+        where="detectron2/model_zoo/",
+    ),
+]
+
+# Upstream's setup.py without black (pinned to a pre-release), future and pydot, which only caffe2 export
+# and LazyConfig's pretty printer use.
+SETUP_CFG = f"""\
+[metadata]
+name = detectron2
+version = {PORT_VERSION}
+author = FAIR
+url = https://github.com/facebookresearch/detectron2
+description = Detectron2 0.6 (commit 72e9dd6e), pure Python, ported by fa_detectron
+license = Apache-2.0
+license_files =
+    LICENSE
+    MODIFICATIONS
+
+[options]
+packages = find:
+python_requires = >=3.9
+install_requires =
+    Pillow>=7.1
+    matplotlib
+    pycocotools>=2.0.2
+    termcolor>=1.1
+    yacs>=0.1.8
+    tabulate
+    cloudpickle
+    tqdm>4.29.0
+    tensorboard
+    fvcore>=0.1.5,<0.1.6
+    iopath>=0.1.7,<0.1.11
+    omegaconf>=2.1
+    hydra-core>=1.1
+"""
+
+
+def port_source(path: str, text: str) -> tuple[str, list[Port]]:
+    """Apply PORTS to one file. Returns the new text, with the mark that Apache-2.0 (4b) asks for, and the ports used."""
+    used = []
+    for port in PORTS:
+        if path.startswith(port.where):
+            text, count = re.subn(port.pattern, port.replacement, text, flags=re.MULTILINE)
+            if count:
+                used.append(port)
+    if used:
+        reasons = "; ".join(dict.fromkeys(port.reason for port in used))
+        text = f"# Modified by fa_detectron (tools/install_detectron2.py): {reasons}.\n{text}"
+    return text, used
+
+
+def check_archive_hash(sdist: Path) -> None:
+    """Refuse any archive but the one whose contents were reviewed."""
+    found = hashlib.sha256(sdist.read_bytes()).hexdigest()
+    if found != SDIST_SHA256:
+        raise InstallError(
+            f"{sdist.name} has sha256 {found}, expected {SDIST_SHA256}: nothing of it was run or installed. "
+            "Delete it and download again; if it stays so, the registry serves another file."
+        )
+
+
+def read_manifest(manifest: Path = MANIFEST) -> dict[str, str]:
+    """Path -> sha256, from a file in the format of sha256sum."""
+    entries = (line.split(maxsplit=1) for line in manifest.read_text().splitlines() if line)
+    return {path: digest for digest, path in entries}
+
+
+def read_verified(sdist: Path, manifest: dict[str, str]) -> dict[str, bytes]:
+    """Contents of the manifest's files, each one equal to its hash. Nothing else is taken from the archive."""
+    contents = {}
+    with tarfile.open(sdist) as archive:
+        for member in archive.getmembers():
+            path = member.name.partition("/")[2]
+            if path in manifest and member.isfile():
+                contents[path] = archive.extractfile(member).read()
+    wrong = [p for p, d in manifest.items() if hashlib.sha256(contents.get(p, b"")).hexdigest() != d]
+    if wrong:
+        raise InstallError(
+            f"{len(wrong)} of {len(manifest)} files in {sdist.name} are missing or differ from {MANIFEST.name}, "
+            f"for example {wrong[0]}: nothing was installed."
+        )
+    return contents
+
+
+def write_source_tree(contents: dict[str, bytes], folder: Path) -> None:
+    """Write the ported package with its packaging files; a port that matches nothing is an error."""
+    unused, modified = set(PORTS), []
+    for path, data in contents.items():
+        text, used = port_source(path, data.decode()) if path.endswith(".py") else (data.decode(), [])
+        unused -= set(used)
+        modified += [f"{path}: {'; '.join(port.reason for port in used)}"] if used else []
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text)
+    if unused:
+        raise InstallError(f"these ports match nothing any more: {[port.pattern for port in unused]}")
+    (folder / "MODIFICATIONS").write_text("Files changed by fa_detectron:\n" + "\n".join(modified) + "\n")
+    (folder / "setup.cfg").write_text(SETUP_CFG)
+    (folder / "setup.py").write_text("from setuptools import setup\n\nsetup()\n")
+
+
+def pip(*arguments: str) -> None:
+    """Run this interpreter's pip with the user's own configuration (index, proxies, certificates)."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *arguments]
+    if subprocess.run(command).returncode:
+        raise InstallError(f"pip {arguments[0]} failed, see its messages above")
+
+
+def download(folder: Path) -> Path:
+    """Fetch the sdist through pip's configured index; pip checks the hash before it reads the metadata."""
+    requirements = folder / "requirements.txt"
+    requirements.write_text(f"{REQUIREMENT} --hash=sha256:{SDIST_SHA256}\n")
+    flags = ["--require-hashes", "--no-deps", "--no-binary=:all:", "--no-build-isolation", "--quiet"]
+    pip("download", *flags, "--dest", str(folder), "--requirement", str(requirements))
+    return next(folder.glob("*.tar.gz"))
+
+
+def install_port(sdist: Path | None, constraints: list[str]) -> None:
+    """Build the ported wheel in a temporary folder and install it."""
+    with tempfile.TemporaryDirectory(prefix="detectron2-") as name:
+        folder = Path(name)
+        sdist = sdist or download(folder)
+        check_archive_hash(sdist)
+        source = folder / "source"
+        write_source_tree(read_verified(sdist, read_manifest()), source)
+        pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+        pip("install", "--quiet", *constraints, str(next(folder.glob("detectron2-*.whl"))))
+
+
+def installed_version() -> str | None:
+    """Version of the Detectron2 that pip knows, None when there is none."""
+    try:
+        return importlib.metadata.version("detectron2")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def check_import() -> tuple[int, str]:
+    """Import in a fresh interpreter (the running one has stale path caches). Returns (status, last line)."""
+    code = "import detectron2, detectron2.engine, detectron2.evaluation; print(detectron2.__file__)"
+    # Another folder than the caller's: a source tree there must not be taken for an installation.
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tempfile.gettempdir())
+    lines = (result.stdout if result.returncode == 0 else result.stderr).strip().splitlines()
+    return result.returncode, lines[-1] if lines else ""
+
+
+def install(sdist: Path | None, constraint: Path | None, source: str) -> str:
+    """Make `import detectron2` work. Returns one line that says what is used."""
+    version = installed_version()
+    ported = version is not None and version.startswith(f"{UPSTREAM_VERSION}+fa")
+    stale = ported and (version != PORT_VERSION or source == "git")
+    status, detail = check_import()
+    if status == 0 and not stale:
+        return f"detectron2 {version or ''} is there already: {detail}"
+    if status and version is not None and not ported:
+        raise InstallError(
+            f"detectron2 {version} is installed, but importing it fails: {detail}\n"
+            f"Repair it, or remove it with: {sys.executable} -m pip uninstall detectron2"
+        )
+    constraints = ["--constraint", str(constraint)] if constraint else []
+    if source == "git":
+        pip("install", "--no-build-isolation", *constraints, GIT_REQUIREMENT)
+    else:
+        install_port(sdist, constraints)
+    status, detail = check_import()
+    if status:
+        raise InstallError(f"detectron2 was installed, but importing it fails: {detail}")
+    return f"detectron2 installed: {detail}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--constraint", type=Path, help="pip constraints file for Detectron2's own requirements")
+    parser.add_argument("--sdist", type=Path, help="use this archive instead of downloading it")
+    arguments = parser.parse_args()
+    source = os.environ.get("DETECTRON2", "")
+    try:
+        if source not in ("", "git"):
+            raise InstallError(f"DETECTRON2={source}: only 'git' is known (upstream's main branch)")
+        if arguments.sdist and not arguments.sdist.is_file():
+            raise InstallError(f"--sdist {arguments.sdist}: no such file")
+        print(install(arguments.sdist, arguments.constraint, source))
+    except InstallError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
