@@ -1,0 +1,110 @@
+"""The per-location quality weighting of FeatureAlign and AutoAssign, as one differentiable op."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from . import reference
+from .arguments import check_head_maps
+
+IOU_TYPES = ("giou", "linear_iou", "iou")
+
+
+def _check_ground_truth(
+    cls_logits: list[Tensor], gt_boxes: list[Tensor], gt_classes: list[Tensor], mu: Tensor, sigma: Tensor
+) -> None:
+    n, k = cls_logits[0].shape[:2]
+    if len(gt_boxes) != n or len(gt_classes) != n:
+        raise ValueError(
+            f"gt_boxes and gt_classes need one entry an image ({n}), got {len(gt_boxes)} and {len(gt_classes)}"
+        )
+    for image, (boxes, classes) in enumerate(zip(gt_boxes, gt_classes, strict=True)):
+        if boxes.dim() != 2 or boxes.shape[1] != 4:
+            raise ValueError(f"gt_boxes[{image}] must be (G, 4) xyxy pixels, got {tuple(boxes.shape)}")
+        if tuple(classes.shape) != (len(boxes),):
+            raise ValueError(f"gt_classes[{image}] must be ({len(boxes)},), got {tuple(classes.shape)}")
+        if classes.is_floating_point():
+            raise ValueError(f"gt_classes[{image}] must hold integers, got {classes.dtype}")
+    shapes = ((k, 2), (len(cls_logits), k, 2))
+    for name, parameter in (("mu", mu), ("sigma", sigma)):
+        if tuple(parameter.shape) not in shapes:
+            raise ValueError(
+                f"{name} must be (K, 2) = {shapes[0]} or (L, K, 2) = {shapes[1]}, got {tuple(parameter.shape)}"
+            )
+    if mu.shape != sigma.shape:
+        raise ValueError(f"mu and sigma differ in shape: {tuple(mu.shape)} and {tuple(sigma.shape)}")
+
+
+def quality_weighted_loss(
+    cls_logits: list[Tensor],
+    box_ltrb: list[Tensor],
+    obj_logits: list[Tensor],
+    gt_boxes: list[Tensor],
+    gt_classes: list[Tensor],
+    mu: Tensor,
+    sigma: Tensor,
+    strides: Sequence[int],
+    *,
+    feature_filter: bool = True,
+    quality_prior: bool = True,
+    location_offset: float = 0.0,
+    focal_alpha: float = 0.25,
+    focal_gamma: float = 2.0,
+    reg_weight: float = 5.0,
+    iou_type: str = "giou",
+    normalizers: tuple[float | Tensor, float | Tensor] | None = None,
+    reduce: bool = False,
+) -> dict[str, Tensor]:
+    """Losses of one batch ("Feature Alignment in Anchor-Free Object Detection"; AutoAssign, arXiv 2007.03496, eq. 7).
+
+    Args:
+        cls_logits: a level, (N, K, H, W).
+        box_ltrb: a level, (N, 4, H, W), distances to the left, top, right and bottom side in pixels, >= 0.
+        obj_logits: a level, (N, 1, H, W).
+        gt_boxes: an image, (G, 4) xyxy pixels; G may be 0.
+        gt_classes: an image, (G,) int64 in [0, K).
+        mu, sigma: the Gaussian priors in cells, (K, 2), or (L, K, 2) with one row a level (MDQ). Only sigma^2 enters,
+            floored at 1e-6.
+        strides: a level, pixels.
+        feature_filter: the misalignment score weighs the joint quality (FF).
+        quality_prior: FeatureAlign's prior term, weighted by the predicted quality; else AutoAssign's.
+        location_offset: cell (i, j) stands at ((j + offset) * stride, (i + offset) * stride).
+        focal_alpha, focal_gamma: of the focal loss; gamma is 0 or at least 1.
+        reg_weight: exponent of the regression quality.
+        iou_type: "giou", "linear_iou" or "iou", the overlap behind the regression quality.
+        normalizers: the divisors of the foreground and the background loss, used as they are (gradient accumulation
+            takes those of the whole batch). None: from this batch, at least 1.
+        reduce: average the divisors over the workers of torch.distributed (one all-reduce).
+
+    Returns:
+        0-dim tensors ``loss_pos``, ``loss_neg``, ``loss_norm``, float32 (float64 for float64 maps). Half-precision maps
+        are computed in float32. Every float input always receives a gradient.
+
+    Raises:
+        ValueError: a shape, dtype or device does not fit, or an option is unknown.
+    """
+    check_head_maps(cls_logits, box_ltrb, obj_logits, strides)
+    _check_ground_truth(cls_logits, gt_boxes, gt_classes, mu, sigma)
+    if iou_type not in IOU_TYPES:
+        raise ValueError(f"iou_type must be one of {', '.join(IOU_TYPES)}, got {iou_type!r}")
+    if focal_gamma != 0 and focal_gamma < 1:
+        raise ValueError(f"focal_gamma must be 0 or at least 1, got {focal_gamma}")
+    return reference.quality_weighted_loss(
+        cls_logits,
+        box_ltrb,
+        obj_logits,
+        gt_boxes,
+        gt_classes,
+        mu,
+        sigma,
+        strides,
+        feature_filter=feature_filter,
+        quality_prior=quality_prior,
+        location_offset=location_offset,
+        focal_alpha=focal_alpha,
+        focal_gamma=focal_gamma,
+        reg_weight=reg_weight,
+        iou_type=iou_type,
+        normalizers=normalizers,
+        reduce=reduce,
+    )
