@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fa_detectron.ops import decode_detections, quality_weighted_loss
-from fa_detectron.ops import reference
-from tests.shared import shared
+from fa_detectron.ops import decode_detections, quality_weighted_loss, reference
+from tests.golden import load_golden, relative_error
 
 CASES = [
     "box_without_location",
@@ -23,11 +22,6 @@ METHODS = ["feature_align", "auto_assign"]
 LOSSES = ("loss_pos", "loss_neg", "loss_norm")
 
 
-def load(case: str) -> dict[str, np.ndarray]:
-    with np.load(shared(f"golden/loss_{case}.npz")) as data:
-        return dict(data)
-
-
 def head_maps(data: dict[str, np.ndarray], dtype: torch.dtype) -> tuple[list[torch.Tensor], ...]:
     levels = range(len(data["strides"]))
     return tuple(
@@ -36,18 +30,12 @@ def head_maps(data: dict[str, np.ndarray], dtype: torch.dtype) -> tuple[list[tor
     )
 
 
-def relative_error(found: torch.Tensor, expected: np.ndarray) -> float:
-    expected = torch.from_numpy(np.asarray(expected)).double()
-    scale = expected.abs().max().clamp(min=1e-30)
-    return ((found.detach().double() - expected).abs().max() / scale).item()
-
-
 @pytest.mark.parametrize("implementation", [quality_weighted_loss, reference.quality_weighted_loss], ids=["op", "reference"])
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", CASES)
 def test_losses_and_gradients(case, method, dtype, tolerance, implementation):
-    data = load(case)
+    data = load_golden(f"loss_{case}")
     maps = head_maps(data, dtype)
     mu, sigma = (torch.from_numpy(data[name]).to(dtype) for name in ("mu", "sigma"))
     if method == "auto_assign":
@@ -84,7 +72,7 @@ def test_losses_and_gradients(case, method, dtype, tolerance, implementation):
 @pytest.mark.parametrize("implementation", [decode_detections, reference.decode_detections], ids=["op", "reference"])
 @pytest.mark.parametrize("case", CASES)
 def test_detections(case, implementation):
-    data = load(case)
+    data = load_golden(f"loss_{case}")
     detections = implementation(
         *head_maps(data, torch.float32), data["strides"].tolist(), location_offset=float(data["location_offset"])
     )
