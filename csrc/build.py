@@ -1,0 +1,154 @@
+"""How the extension ``fa_detectron._C`` is built: ``extensions()`` and ``cmdclass()`` for setup.py.
+
+Sources are found by folder: ``csrc/*.cpp``, ``csrc/core/*.cpp`` and ``csrc/cpu/*.cpp`` always, ``csrc/cuda/*.cu`` and
+``csrc/cuda/*.cpp`` when CUDA is built. FA_CUDA decides that: ``auto`` (the default: a toolkit that fits torch's CUDA
+is present, a GPU or not), ``0`` (never) or ``1`` (fail if it cannot be).
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
+
+ROOT = Path(__file__).resolve().parent.parent
+# Compute capability -> first CUDA toolkit release that can compile for it, and the release that dropped it.
+ARCHITECTURES = {"7.5": ((10, 0), None), "8.0": ((11, 0), None), "8.6": ((11, 1), None), "8.9": ((11, 8), None)}
+ARCHITECTURES |= {"9.0": ((11, 8), None), "12.0": ((12, 8), None)}
+
+
+class BuildError(Exception):
+    """The extension cannot be built; the message names the cause and the remedy in one line."""
+
+
+def _toolkit() -> tuple[Path, tuple[int, int]]:
+    """Root folder and release of the CUDA toolkit. Raises BuildError with the reason where there is none that fits."""
+    if torch.version.cuda is None:
+        raise BuildError(f"torch {torch.__version__} is a build without CUDA")
+    for candidate in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
+        # torch's own guess can be the folder above a wrapper script: only a real toolkit folder has cudart beside nvcc.
+        if candidate and (Path(candidate) / "bin/nvcc").exists() and (Path(candidate) / "lib64/libcudart.so").exists():
+            root = Path(candidate)
+            break
+    else:
+        raise BuildError("no CUDA toolkit with bin/nvcc and lib64/libcudart.so; set CUDA_HOME to its folder")
+    text = subprocess.run([root / "bin/nvcc", "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"release (\d+)\.(\d+)", text)
+    if found is None:
+        raise BuildError(f"{root}/bin/nvcc --version does not print a release")
+    release = (int(found[1]), int(found[2]))
+    if release[0] != int(torch.version.cuda.split(".")[0]):
+        raise BuildError(f"the toolkit in {root} is CUDA {release[0]}.{release[1]}, torch is built for {torch.version.cuda}")
+    return root, release
+
+
+def _cuda() -> tuple[Path, str] | None:
+    """The toolkit's folder and the architecture list, or None where CUDA is not built. Prints what it chose."""
+    choice = os.environ.get("FA_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        raise BuildError(f"FA_CUDA={choice} is not one of auto, 0, 1")
+    if choice == "0":
+        print("fa_detectron: building the CPU operators only (FA_CUDA=0)")
+        return None
+    try:
+        root, release = _toolkit()
+    except BuildError as error:
+        if choice == "1":
+            raise BuildError(f"FA_CUDA=1, but {error}") from None
+        print(f"fa_detectron: building the CPU operators only: {error}")
+        return None
+    default = [name for name, (first, _) in ARCHITECTURES.items() if release >= first]
+    default[-1] += "+PTX"  # newer cards compile the last one at load time
+    archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(default)
+    print(f"fa_detectron: building the CPU and CUDA operators with {root} for {archs}")
+    return root, archs
+
+
+def _toolkit_include_dirs(root: Path) -> list[str]:
+    """torch's wheels bring the headers (cusparse, cublas, cusolver) that a minimal toolkit lacks."""
+    if (root / "include/cusparse.h").exists():
+        return []
+    wheels = Path(torch.__file__).resolve().parent.parent / "nvidia"
+    return [str(folder) for folder in sorted(wheels.glob("*/include")) if (folder / "cusparse.h").exists()]
+
+
+def extensions() -> list:
+    """The extension modules for ``setup(ext_modules=...)``; sources are relative to the repository's root."""
+    cuda = _cuda()
+    patterns = ["csrc/*.cpp", "csrc/core/*.cpp", "csrc/cpu/*.cpp"]
+    macros = [("FA_BUILD_TORCH", f'"{torch.__version__}"'), ("FA_BUILD_CUDA", '""'), ("FA_BUILD_ARCHS", '""')]
+    flags = {"cxx": ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]}
+    include_dirs = [str(ROOT / "csrc")]
+    kind = CppExtension
+    if cuda is not None:
+        root, archs = cuda
+        os.environ["CUDA_HOME"] = str(root)
+        os.environ["TORCH_CUDA_ARCH_LIST"] = archs
+        import torch.utils.cpp_extension as cpp_extension
+
+        cpp_extension.CUDA_HOME = str(root)  # read at import: this is how its nvcc and libraries are chosen
+        patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"]
+        macros[1:] = [("FA_BUILD_CUDA", f'"{torch.version.cuda}"'), ("FA_BUILD_ARCHS", f'"{archs}"'), ("FA_WITH_CUDA", "1")]
+        flags["nvcc"] = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-Xptxas", "-v"]
+        include_dirs += _toolkit_include_dirs(root)
+        kind = CUDAExtension
+    sources = sorted(str(path.relative_to(ROOT)) for pattern in patterns for path in ROOT.glob(pattern))
+    return [
+        kind(
+            "fa_detectron._C",
+            sources,
+            include_dirs=include_dirs,
+            define_macros=macros,
+            extra_compile_args=flags,
+            depends=sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")),
+        )
+    ]
+
+
+def _cause(error: BaseException) -> str:
+    """One line on why a compile failed, as far as torch's exception tells."""
+    text = str(error)
+    if re.search(r"fatal error: .*No such file", text):
+        return re.search(r"fatal error: .*No such file[^\n]*", text)[0]
+    if isinstance(error, FileNotFoundError) or "c++" in text and "not found" in text:
+        return "no C++ compiler: install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"
+    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+
+
+class _Build(BuildExtension):
+    """torch's build command, whose failure ends in one line that names the cause."""
+
+    def build_extensions(self) -> None:
+        try:
+            super().build_extensions()
+        except Exception as error:
+            message = _cause(error)
+            print(f"fa_detectron: the native operators were not built: {message}", file=sys.stderr)
+            raise
+
+
+def cmdclass() -> dict:
+    """The commands for ``setup(cmdclass=...)``."""
+    return {"build_ext": _Build.with_options(use_ninja=True, no_python_abi_suffix=False)}
+
+
+def main() -> None:
+    """Builds in place: ``python csrc/build.py``."""
+    from setuptools import Distribution
+
+    os.chdir(ROOT)
+    distribution = Distribution({"name": "fa_detectron", "ext_modules": extensions(), "cmdclass": cmdclass()})
+    command = distribution.get_command_obj("build_ext")
+    command.inplace = True
+    command.ensure_finalized()
+    command.run()
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BuildError as build_error:
+        raise SystemExit(f"error: {build_error}") from None

@@ -1,0 +1,43 @@
+// The schemas of all operators in one place, and the Python module that loads them. Implementations register
+// themselves beside their code, one a device; fake kernels and autograd stand beside the Python wrappers.
+#include <Python.h>
+#include <torch/library.h>
+
+#include <string>
+
+#include "core/cpu_capability.h"
+
+// Read from the file by fa_detectron.ops.native before the module is loaded: an extension built for another torch must
+// be recognised without running any of its code.
+extern "C" __attribute__((visibility("default"), used)) const char fa_build_info[] =
+    "FA_BUILD_INFO{torch=" FA_BUILD_TORCH ";cuda=" FA_BUILD_CUDA ";archs=" FA_BUILD_ARCHS "}";
+
+TORCH_LIBRARY(fa_detectron, m) {
+  // The instruction set that the CPU kernels run with.
+  m.def("cpu_capability() -> str", []() { return std::string(fa::capability_name(fa::cpu_capability())); });
+
+  // Shapes: input (N,C,H,W), weight (O,C/groups,kh,kw), offset (N,2*G*kh*kw,Ho,Wo) as (dy,dx) pairs in pixels, mask
+  // (N,G*kh*kw,Ho,Wo), bias (O), G offset groups; returns (N,O,Ho,Wo).
+  m.def(
+      "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor? mask, Tensor? bias, SymInt[2] stride, "
+      "SymInt[2] padding, SymInt[2] dilation) -> Tensor");
+  // Returns the gradients of input, weight, offset, mask, bias; those not needed have no elements.
+  m.def(
+      "deform_conv2d_backward(Tensor grad_output, Tensor input, Tensor weight, Tensor offset, Tensor? mask, "
+      "SymInt[2] stride, SymInt[2] padding, SymInt[2] dilation, bool[5] needed) "
+      "-> (Tensor, Tensor, Tensor, Tensor, Tensor)");
+
+  // The De-Subnet's form, all levels at once: inputs (N,C,H,W) and raw offset_masks (N,27,H,W) a level (18 offsets, 9
+  // mask logits), weight (O,C,3,3), bias (O), stride 1, padding 1; returns (N,O,H,W) a level.
+  m.def("deform_conv2d_levels(Tensor[] inputs, Tensor[] offset_masks, Tensor weight, Tensor? bias) -> Tensor[]");
+  // Returns the gradients of inputs, offset_masks (L each), weight, bias; those not needed have no elements.
+  m.def(
+      "deform_conv2d_levels_backward(Tensor[] grad_outputs, Tensor[] inputs, Tensor[] offset_masks, Tensor weight, "
+      "bool[4] needed) -> Tensor[]");
+}
+
+// `import fa_detectron._C` only has to load this library: the operators are in torch.ops.fa_detectron.
+PyMODINIT_FUNC PyInit__C() {
+  static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return PyModule_Create(&module);
+}

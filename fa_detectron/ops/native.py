@@ -1,0 +1,108 @@
+"""The compiled operators: whether they are there, and the decision to use them.
+
+``fa_detectron._C`` registers them under ``torch.ops.fa_detectron``. Where it was not built, was built for another
+torch, or FA_NO_NATIVE=1 is set, the plain-PyTorch reference runs instead, and one line says so.
+"""
+
+import importlib
+import importlib.util
+import mmap
+import os
+import re
+import warnings
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BUILD_INFO = re.compile(rb"FA_BUILD_INFO\{torch=([^;{}\0]*);cuda=([^;{}\0]*);archs=([^{}\0]*)\}")
+
+
+@dataclass(frozen=True)
+class Status:
+    """What ``doctor`` prints. ``reason`` is why the operators are not loaded, empty where they are."""
+
+    loaded: bool
+    reason: str
+    torch_version: str = ""  # that the extension was built for
+    cuda_version: str = ""  # "" where built without CUDA
+    cuda_archs: str = ""  # as TORCH_CUDA_ARCH_LIST writes them
+    cpu_capability: str = ""  # default, avx2 or avx512
+
+
+def _build_info(path: str) -> tuple[str, str, str]:
+    """(torch version, CUDA version, architectures) from the file's bytes: loading it could crash on another torch."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        found = _BUILD_INFO.search(content)
+        return tuple(part.decode() for part in found.groups()) if found else ("", "", "")
+
+
+def _release(version: str) -> tuple[str, ...]:
+    """Major and minor number: patch releases and local versions share the binary interface."""
+    return tuple(version.split("+")[0].split(".")[:2])
+
+
+def _load() -> Status:
+    if os.environ.get("FA_NO_NATIVE", "0") not in ("", "0"):
+        return Status(False, "FA_NO_NATIVE is set")
+    spec = importlib.util.find_spec("fa_detectron._C")
+    if spec is None or spec.origin is None:
+        return Status(False, "they are not built; `python setup.py develop` builds them (it needs a C++ compiler)")
+    built_for, cuda, archs = _build_info(spec.origin)
+    if _release(built_for) != _release(torch.__version__):
+        reason = f"they are built for torch {built_for or '(unknown)'}, this is {torch.__version__}; build them again"
+        return Status(False, reason, built_for, cuda, archs)
+    if cuda and cuda != (torch.version.cuda or ""):
+        reason = f"they are built for CUDA {cuda}, this torch is built for {torch.version.cuda or 'the CPU only'}; build them again"
+        return Status(False, reason, built_for, cuda, archs)
+    try:
+        importlib.import_module("fa_detectron._C")
+        capability = torch.ops.fa_detectron.cpu_capability()
+    except ImportError as error:
+        reason = f"{os.path.basename(spec.origin)} does not load ({error}); build them again"
+        return Status(False, reason, built_for, cuda, archs)
+    except RuntimeError as error:  # a bad FA_CPU_CAPABILITY
+        raise ValueError(str(error).splitlines()[0]) from None
+    return Status(True, "", built_for, cuda, archs, capability)
+
+
+def _devices() -> tuple[str, ...]:
+    if not _STATUS.loaded:
+        return ()
+    return ("cpu", "meta", "cuda") if _STATUS.cuda_version else ("cpu", "meta")
+
+
+_STATUS = _load()
+# Device types on which the native operators run; plain data, so that torch.compile folds the decision away.
+_DEVICES = _devices()
+
+
+def status() -> Status:
+    """Whether the native operators are loaded, what they were built for, and why not where they are not."""
+    return _STATUS
+
+
+def loaded() -> bool:
+    """Whether torch.ops.fa_detectron has the operators: fake kernels and autograd are registered only then."""
+    return _STATUS.loaded
+
+
+def use(*tensors: Tensor | None) -> bool:
+    """Whether a call with these tensors goes to the native operator; says once where it does not."""
+    for tensor in tensors:
+        if tensor is not None and tensor.device.type not in _DEVICES:
+            if not torch.compiler.is_compiling():
+                _warn_once(tensor.device.type)
+            return False
+    return True
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(device: str) -> None:
+    if device in _warned:
+        return
+    _warned.add(device)
+    reason = _STATUS.reason or f"they have no {device} version (FA_CUDA=1 builds that for CUDA)"
+    warnings.warn(f"fa_detectron runs in plain PyTorch, the native operators are off: {reason}", stacklevel=3)
