@@ -63,6 +63,12 @@ PORTS = [
         "without native code COCO evaluation is pycocotools' own",
         where="detectron2/evaluation/",
     ),
+    Port(
+        r"^import cv2$",
+        "try:\n    import cv2\nexcept ImportError:  # only drawing masks and videos needs it\n    cv2 = None",
+        "OpenCV is no requirement; drawing boxes does not need it",
+        where="detectron2/utils/",
+    ),
     Port(r"^import pkg_resources\n", "", "setuptools 82 removed pkg_resources", where="detectron2/model_zoo/"),
     Port(
         r"pkg_resources\.resource_filename\(\n\s*\"detectron2\.model_zoo\", (os\.path\.join\(.*\))\n\s*\)",
