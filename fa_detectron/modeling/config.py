@@ -1,0 +1,90 @@
+"""The config keys that fa_detectron adds to Detectron2's defaults, all of them and in one place."""
+
+from detectron2.config import CfgNode
+
+
+def add_feature_align_config(cfg: CfgNode) -> None:
+    """Add fa_detectron's keys, with their default values, to ``cfg`` (in place).
+
+    The defaults are the published settings of AutoAssign on COCO; FeatureAlign is the same detector with
+    FEATURE_FILTER and MDQ switched on, FeatureAlign† has DE_SUBNET and GLOBAL_ATTENTION.ENABLED, too.
+    """
+    _add_method(cfg)
+    _add_backbone(cfg)
+    _add_solver(cfg)
+    _add_data(cfg)
+
+
+def _add_method(cfg: CfgNode) -> None:
+    fa = cfg.MODEL.FEATURE_ALIGN = CfgNode()
+    # Foreground classes (no background class).
+    fa.NUM_CLASSES = 80
+    # Maps that the head gets, finest first; their strides come from the backbone.
+    fa.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    # Convolutions in each of the two subnets, before the prediction layers.
+    fa.NUM_CONVS = 4
+    # Class probability that the class bias starts from.
+    fa.PRIOR_PROB = 0.02
+    # Where a cell's location stands, in strides from the cell's corner: 0.0 as published, 0.5 the centre.
+    fa.LOCATION_OFFSET = 0.0
+
+    # The parts of FeatureAlign, each its own switch (all off: AutoAssign).
+    # De-Subnet: the last convolution of both subnets is a modulated deformable one.
+    fa.DE_SUBNET = False
+    # Feature filter (FF): the misalignment score (2 - (q - R)^2) / 2 weights every positive.
+    fa.FEATURE_FILTER = False
+    # MDQ: one Gaussian a level and class instead of one a class, and the quality-weighted prior term.
+    fa.MDQ = False
+    # G-RFA: a transformer encoder on C5, before C5's lateral convolution.
+    fa.GLOBAL_ATTENTION = CfgNode()
+    fa.GLOBAL_ATTENTION.ENABLED = False
+    # Attention heads; must divide the channels of C5.
+    fa.GLOBAL_ATTENTION.NUM_HEADS = 8
+    # Hidden channels of the feed-forward part.
+    fa.GLOBAL_ATTENTION.DIM_FEEDFORWARD = 2048
+    fa.GLOBAL_ATTENTION.NUM_LAYERS = 3
+    fa.GLOBAL_ATTENTION.DROPOUT = 0.1
+
+    # Loss: balance of positives (alpha) and negatives (1 - alpha), and the negatives' focal exponent.
+    fa.FOCAL_ALPHA = 0.25
+    fa.FOCAL_GAMMA = 2.0
+    # Exponent of the regression quality, R = exp(-REG_WEIGHT * (1 - IoU)).
+    fa.REG_WEIGHT = 5.0
+    # The IoU in R: "giou", "linear_iou" or "iou" (then R = IoU^REG_WEIGHT).
+    fa.IOU_TYPE = "giou"
+
+    # Inference: score a detection must exceed, (location, class) pairs kept a level, IoU that NMS suppresses.
+    # The number of detections an image is Detectron2's TEST.DETECTIONS_PER_IMAGE.
+    fa.SCORE_THRESH_TEST = 0.05
+    fa.TOPK_CANDIDATES_TEST = 1000
+    fa.NMS_THRESH_TEST = 0.6
+
+
+def _add_backbone(cfg: CfgNode) -> None:
+    # Read by build_feature_align_timm_fpn_backbone alone.
+    timm = cfg.MODEL.TIMM = CfgNode()
+    # Any timm model with feature maps at strides 8, 16 and 32.
+    timm.NAME = "tf_efficientnet_lite0"
+    # ImageNet weights of the timm model: "package:NAME" (an installed weights package), a file with timm's
+    # state dict (.pth or .safetensors), or "" for a random start. MODEL.WEIGHTS stays the whole detector's.
+    timm.WEIGHTS = ""
+    # "FrozenBN": BatchNorm keeps the pre-trained statistics and scales (small batches); "BN": it trains.
+    timm.NORM = "FrozenBN"
+
+
+def _add_solver(cfg: CfgNode) -> None:
+    # "SGD" (with SOLVER.MOMENTUM) or "ADAMW".
+    cfg.SOLVER.OPTIMIZER = "SGD"
+
+
+def _add_data(cfg: CfgNode) -> None:
+    # Data given by path: a COCO .json, or a Pascal VOC folder as "FOLDER:SPLIT"; "" leaves DATASETS.TRAIN or TEST
+    # as they are, else they become the data sets custom_train and custom_val (see fa_detectron.data).
+    cfg.DATASETS.TRAIN_PATH = ""
+    cfg.DATASETS.VAL_PATH = ""
+    # Where the images of both paths lie; "" looks beside the annotations.
+    cfg.DATASETS.IMAGES_ROOT = ""
+    # Names in the order of the model's class numbers; () takes them from the training set.
+    cfg.DATASETS.CLASS_NAMES = ()
+    # Leave out boxes that are empty, inverted, outside the image or not numbers, instead of refusing the data.
+    cfg.DATASETS.SKIP_BAD_BOXES = False
