@@ -3,6 +3,7 @@
 A post-norm transformer encoder in DETR's manner (arXiv 2005.12872). Legend: N images, d channels, S = H*W cells.
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -61,18 +62,20 @@ class GlobalAttentionEncoder(nn.Module):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
 
-    def forward(self, x: Tensor, padding_mask: Tensor) -> Tensor:
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Attends from every cell to every valid cell.
 
         Args:
             x: (N, d, H, W).
             padding_mask: (N, H, W) bool, true where the canvas is padding; padded cells are never attended to, and
-                what comes out at them means nothing.
+                what comes out at them means nothing. None: every cell is valid.
 
         Returns:
             (N, d, H, W).
         """
         n, d, height, width = x.shape
+        if padding_mask is None:
+            padding_mask = x.new_zeros((n, height, width), dtype=torch.bool)
         if tuple(padding_mask.shape) != (n, height, width):
             raise ValueError(f"padding_mask must be {(n, height, width)}, got {tuple(padding_mask.shape)}")
         position = sine_position_code(padding_mask, d).to(x.dtype).flatten(2).transpose(1, 2)  # (N, S, d)
