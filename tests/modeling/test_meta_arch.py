@@ -73,7 +73,8 @@ def test_each_part_is_its_own_switch():
 @pytest.mark.parametrize("parts", [{}, ALL_PARTS], ids=["AutoAssign", "FeatureAlign-dagger"])
 def test_every_parameter_learns(parts):
     model, _ = make_model(**parts)
-    losses = model.train()([make_input(), make_input(80, 64, seed=1)])
+    large = make_input(160, 192, boxes=((8.0, 8.0, 180.0, 150.0),), seed=1)  # holds a location of every level
+    losses = model.train()([make_input(), large])
     assert set(losses) == {"loss_pos", "loss_neg", "loss_norm"}
     sum(losses.values()).backward()
     # No exception, not even for the offset convs of a fresh head.
