@@ -25,6 +25,9 @@ def _check_ground_truth(
             raise ValueError(f"gt_classes[{image}] must be ({len(boxes)},), got {tuple(classes.shape)}")
         if classes.is_floating_point():
             raise ValueError(f"gt_classes[{image}] must hold integers, got {classes.dtype}")
+        # Only on the CPU: on a GPU a look at the values would stop the host.
+        if classes.device.type == "cpu" and len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < k:
+            raise ValueError(f"gt_classes[{image}] must lie in [0, {k}) for {k} classes, got {classes.tolist()}")
     shapes = ((k, 2), (len(cls_logits), k, 2))
     for name, parameter in (("mu", mu), ("sigma", sigma)):
         if tuple(parameter.shape) not in shapes:
