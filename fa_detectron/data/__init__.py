@@ -1,0 +1,7 @@
+"""Data sets: the built-in one, COCO and Pascal VOC data given by path, and their checks."""
+
+from .builtin import ensure_builtin_dataset
+from .preparation import check_data
+from .registration import register_from_config, resolve_data_arguments
+
+__all__ = ["check_data", "ensure_builtin_dataset", "register_from_config", "resolve_data_arguments"]

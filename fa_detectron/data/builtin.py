@@ -11,8 +11,9 @@ import logging
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Tuple
+from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
@@ -27,11 +28,11 @@ logger = logging.getLogger(__name__)
 
 # Raise it with every change of a pixel or a box; a test compares the scenes with the hash of this version.
 VERSION = 1
-SPLITS: Dict[str, Tuple[int, int]] = {"train": (1, 600), "val": (2, 150)}  # split: (seed, number of images)
+SPLITS: dict[str, tuple[int, int]] = {"train": (1, 600), "val": (2, 150)}  # split: (seed, number of images)
 LANDSCAPE, PORTRAIT = (256, 320), (320, 256)  # (height, width)
 
 
-def scene_size(index: int) -> Tuple[int, int]:
+def scene_size(index: int) -> tuple[int, int]:
     """(height, width) of a split's ``index``-th image: every fourth is upright, so that batches need padding."""
     return PORTRAIT if index % 4 == 3 else LANDSCAPE
 
@@ -40,8 +41,8 @@ def _make_split(folder: Path, split: str) -> None:
     """Write the images of one split as PNG and its annotations as COCO JSON."""
     seed, count = SPLITS[split]
     (folder / split).mkdir()
-    images: List[Dict[str, Any]] = []
-    annotations: List[Dict[str, Any]] = []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for index in range(count):
         height, width = scene_size(index)
         scene = render_scene((seed, index), height, width)
@@ -129,7 +130,7 @@ def _make(parent: Path, target: Path) -> None:
         shutil.rmtree(making, ignore_errors=True)
 
 
-def _load(root: str, split: str) -> List[Dict[str, Any]]:
+def _load(root: str, split: str) -> list[dict[str, Any]]:
     folder = ensure_builtin_dataset(root)
     return load_coco_json(str(folder / f"{split}.json"), str(folder / split), f"fa_shapes_{split}")
 

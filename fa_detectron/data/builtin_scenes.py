@@ -7,7 +7,7 @@ Legend: H, W pixels of the scene, h, w of the patch around one shape.
 """
 
 import math
-from typing import List, NamedTuple, Optional, Tuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .builtin_shapes import CLASSES, DISTRACTORS, Shape, background, colour, pat
 CLASS_NAMES = tuple(CLASSES)
 MIN_VISIBLE = 0.35  # of a shape's own pixels; below it a class is guesswork
 MIN_PIXELS = 40
-_SHAPES: Tuple[Shape, ...] = tuple(CLASSES.values())
+_SHAPES: tuple[Shape, ...] = tuple(CLASSES.values())
 
 
 class Scene(NamedTuple):
@@ -37,7 +37,7 @@ class _Patch(NamedTuple):
 
 def _outline(
     shape: Shape, cx: float, cy: float, radius: float, aspect: float, angle: float, height: int, width: int
-) -> Optional[_Patch]:
+) -> _Patch | None:
     """The shape's signed distance on the patch of the scene that can hold it; None where the scene has no such part."""
     stretch_u, stretch_v = radius * math.sqrt(aspect), radius / math.sqrt(aspect)
     reach = max(stretch_u, stretch_v) + 6.0
@@ -75,7 +75,7 @@ def _paint(rng: np.random.RandomState, image: np.ndarray, patch: _Patch, radius:
     view += cover * (fill - view)
 
 
-def _place(rng: np.random.RandomState, height: int, width: int, radius: float, shape: Shape) -> Optional[_Patch]:
+def _place(rng: np.random.RandomState, height: int, width: int, radius: float, shape: Shape) -> _Patch | None:
     margin = 0.4 * radius
     cx = rng.uniform(-0.25 * margin, width + 0.25 * margin)
     cy = rng.uniform(-0.25 * margin, height + 0.25 * margin)
@@ -83,7 +83,7 @@ def _place(rng: np.random.RandomState, height: int, width: int, radius: float, s
     return _outline(shape, cx, cy, radius, aspect, rng.uniform(0, 2 * math.pi), height, width)
 
 
-def render_scene(seed: Tuple[int, ...], height: int, width: int) -> Scene:
+def render_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
     """Draw the scene of one seed.
 
     Args:
@@ -93,8 +93,8 @@ def render_scene(seed: Tuple[int, ...], height: int, width: int) -> Scene:
     rng = np.random.RandomState(list(seed))
     image = background(rng, height, width)
     owner = np.full((height, width), -1)  # (H, W) index of the object that is seen
-    full: List[int] = []  # pixels of each object before anything covered it
-    classes: List[int] = []  # -1: distractor
+    full: list[int] = []  # pixels of each object before anything covered it
+    classes: list[int] = []  # -1: distractor
 
     count = 0 if rng.uniform() < 0.02 else rng.randint(3, 13)
     radii = np.exp(rng.uniform(math.log(6.5), math.log(72.0), size=count + rng.randint(0, 4)))

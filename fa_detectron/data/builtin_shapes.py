@@ -7,7 +7,7 @@ Legend: H, W pixels of the patch or scene.
 """
 
 import math
-from typing import Callable, Dict, Tuple
+from collections.abc import Callable
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def _bar(u: Array, v: Array) -> Array:
 
 
 # The classes come in look-alike pairs: disk and hexagon, disk and ring, square and hexagon, triangle and star.
-CLASSES: Dict[str, Shape] = {
+CLASSES: dict[str, Shape] = {
     "disk": _disk,
     "ring": _ring,
     "triangle": _polygon(3),
@@ -64,7 +64,7 @@ CLASSES: Dict[str, Shape] = {
     "star": _star,
 }
 # Drawn like the classes, and belonging to none.
-DISTRACTORS: Tuple[Shape, ...] = (_cross, _half_disk, _bar)
+DISTRACTORS: tuple[Shape, ...] = (_cross, _half_disk, _bar)
 
 
 def _triangle_wave(t: Array) -> Array:
@@ -99,7 +99,7 @@ def pattern(rng: np.random.RandomState, x: Array, y: Array, period: float) -> Ar
 def smooth_noise(rng: np.random.RandomState, height: int, width: int, cell: int) -> Array:
     """Value noise 0..1, (height, width): random values every ``cell`` pixels, blended smoothly between."""
 
-    def weights(size: int) -> Tuple[Array, Array]:
+    def weights(size: int) -> tuple[Array, Array]:
         t = np.arange(size) / cell
         low = np.floor(t).astype(int)
         t = t - low

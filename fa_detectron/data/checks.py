@@ -1,0 +1,163 @@
+"""Checks of an annotated set, before training starts rather than hours into it."""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+
+from fa_detectron.errors import UserError
+
+from .records import AnnotatedSet, ImageRecord, refuse
+
+# Rounding makes boxes stick out by up to a pixel in many sets: these are clipped. More is a mistake.
+OVERSHOOT = 1.0
+TINY = 1.0  # pixels of a side, up to which a box is reported
+HEADERS = 5000  # images whose header is read; of larger sets evenly spread ones
+_EXIF_ORIENTATION = 0x0112
+
+
+@dataclass
+class BoxReport:
+    """What clean_boxes found, each item in words."""
+
+    skipped: list[str] = field(default_factory=list)
+    tiny: list[str] = field(default_factory=list)
+    clipped: int = 0
+
+
+def box_problem(box: Any, width: int, height: int) -> str | None:
+    """What is wrong with a box (x1, y1, x2, y2) in an image of that size, in words; None for a good one."""
+    if not isinstance(box, (tuple, list)) or len(box) != 4:
+        return f"the box is not four numbers: {box!r:.80}"
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in box):
+        return f"the box is not four numbers: {box!r:.80}"
+    try:
+        x1, y1, x2, y2 = (float(v) for v in box)
+    except OverflowError:
+        return "the box holds a number too large to be a pixel"
+    shown = f"[x1 {x1:g}, y1 {y1:g}, x2 {x2:g}, y2 {y2:g}]"
+    if not all(math.isfinite(v) for v in (x1, y1, x2, y2)):
+        return f"the box {shown} is not finite"
+    if x2 < x1 or y2 < y1:
+        return f"the box {shown} is inverted (negative width or height)"
+    if x2 == x1 or y2 == y1:
+        return f"the box {shown} is empty (zero width or height)"
+    if x1 < -OVERSHOOT or y1 < -OVERSHOOT or x2 > width + OVERSHOOT or y2 > height + OVERSHOOT:
+        return f"the box {shown} leaves the image of {width}x{height} pixels"
+    if min(x2, width) <= max(x1, 0) or min(y2, height) <= max(y1, 0):
+        return f"the box {shown} lies outside the image of {width}x{height} pixels"
+    return None
+
+
+def clean_boxes(data: AnnotatedSet, skip_bad: bool) -> BoxReport:
+    """Check every box; clip those that stick out by a pixel, and leave out bad ones on request (in place).
+
+    Afterwards every annotation's box is a tuple of four floats within its image, of positive width and height.
+
+    Raises:
+        UserError: there are bad boxes and ``skip_bad`` is False. The message has their count and the first of them.
+    """
+    report = BoxReport()
+    for image in data.images:
+        kept = []
+        for annotation in image.annotations:
+            problem = box_problem(annotation.box, image.width, image.height)
+            if problem:
+                report.skipped.append(f"{image.where(annotation)}: {problem}")
+                continue
+            x1, y1, x2, y2 = (float(v) for v in annotation.box)
+            box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height)))
+            report.clipped += box != (x1, y1, x2, y2)
+            if box[2] - box[0] <= TINY or box[3] - box[1] <= TINY:
+                report.tiny.append(f"{image.where(annotation)}: {box[2] - box[0]:g}x{box[3] - box[1]:g} pixels")
+            annotation.box = box
+            kept.append(annotation)
+        image.annotations = kept
+    if not skip_bad:
+        remedy = "Repair them, or leave them out with --skip-bad-boxes (DATASETS.SKIP_BAD_BOXES True)."
+        refuse(data.path, "bad boxes", report.skipped, remedy)
+    return report
+
+
+def check_classes(data: AnnotatedSet, class_names: Sequence[str]) -> None:
+    """Refuse a set with boxes of classes that the model does not have.
+
+    Raises:
+        UserError: names these classes, with their counts of boxes.
+    """
+    known, unknown = set(class_names), {}
+    for image in data.images:
+        for annotation in image.annotations:
+            if annotation.label not in known:
+                unknown.setdefault(annotation.label, []).append(image.where(annotation))
+    items = [f"{label!r}: {len(where)} boxes, first: {where[0]}" for label, where in sorted(unknown.items())]
+    refuse(
+        data.path,
+        f"classes that are not among the {len(class_names)} classes of the training set "
+        f"({', '.join(class_names[:20])}{', ...' if len(class_names) > 20 else ''})",
+        items,
+        "Rename them, or add them to the training set (DATASETS.CLASS_NAMES, where it is set by hand).",
+    )
+
+
+def _shown_size(path: str) -> tuple[int, int]:
+    """(width, height) of an image as Detectron2 will see it, after its EXIF orientation; reads the header alone."""
+    with Image.open(path) as image:
+        width, height = image.size
+        # getexif() alone would decode the whole of a PNG to look for it.
+        has_exif = "exif" in image.info or image.format == "TIFF"
+        turned = has_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+    return (height, width) if turned else (width, height)
+
+
+def check_images_exist(path: str, file_names: Sequence[str]) -> None:
+    """Raise UserError that names the images of the set ``path`` which do not exist."""
+    missing = [name for name in file_names if not os.path.isfile(name)]
+    refuse(path, "images that do not exist", missing, "Name the folder of the images with --images.")
+
+
+def check_image_headers(path: str, images: Sequence[ImageRecord]) -> None:
+    """Check that images (up to HEADERS of them) open and have the size that their annotation says.
+
+    Raises:
+        UserError: names the unreadable and differently sized images of the set ``path``.
+    """
+    unreadable, differing = [], []
+    step = max(1, math.ceil(len(images) / HEADERS))
+    for image in images[::step]:
+        try:
+            width, height = _shown_size(image.file_name)
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError, SyntaxError, ValueError) as error:
+            reason = "not an image Pillow can read" if isinstance(error, UnidentifiedImageError) else str(error)
+            unreadable.append(f"{image.file_name}: {reason}")
+            continue
+        if (width, height) != (image.width, image.height):
+            differing.append(
+                f"{image.file_name}: is {width}x{height}, {image.source} says {image.width}x{image.height}"
+            )
+    refuse(path, "images that cannot be read", unreadable)
+    refuse(path, "images of another size than annotated (width x height, turned as their EXIF says)", differing)
+
+
+def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> list[tuple[int, int]]:
+    """(boxes, images) of every class in Detectron2's dataset dicts; crowd boxes do not count.
+
+    Raises:
+        UserError: a class number lies outside 0 .. num_classes - 1.
+    """
+    boxes, images = [0] * num_classes, [0] * num_classes
+    for record in records:
+        labels = [a["category_id"] for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+        for label in labels:
+            if not 0 <= label < num_classes:
+                raise UserError(
+                    f"image {record.get('image_id')!r} ({record.get('file_name')}): a box has class number {label}, "
+                    f"and there are {num_classes} classes, 0 to {num_classes - 1}"
+                )
+            boxes[label] += 1
+        for label in set(labels):
+            images[label] += 1
+    return list(zip(boxes, images))

@@ -1,0 +1,141 @@
+"""Read the detection part of a COCO JSON file.
+
+Classes are numbered in the order of their category ids, as Detectron2 does. Only what detection needs is read: masks
+and keypoints are passed over.
+"""
+
+import json
+import math
+import numbers
+from typing import Any
+
+from fa_detectron.errors import UserError
+
+from .paths import find_coco_images, is_inside
+from .records import AnnotatedSet, Annotation, ImageRecord, refuse
+
+
+def _load(path: str) -> dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as stream:
+            content = json.load(stream)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}: not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise UserError(f"{path}: not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a COCO file is one JSON object, this is a {type(content).__name__}")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content.get(key), list):
+            state = "has no" if key not in content else "holds no list under"
+            raise UserError(f"{path}: {state} key {key!r}; a COCO file needs images, annotations and categories")
+        broken = [f"{key}[{i}] is {item!r:.60}" for i, item in enumerate(content[key]) if not isinstance(item, dict)]
+        refuse(path, f"entries of {key!r} that are no JSON objects", broken)
+    return content
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _categories(path: str, content: dict[str, Any]) -> dict[int, str]:
+    """Category id: name, in the order of the ids."""
+    broken, names = [], {}
+    for i, item in enumerate(content["categories"]):
+        key, name = item.get("id"), item.get("name")
+        if not _is_int(key) or not isinstance(name, str) or not name.strip():
+            broken.append(f"categories[{i}] needs an integer id and a name, has id {key!r}, name {name!r}")
+        elif key in names or name in names.values():
+            broken.append(f"categories[{i}] repeats id {key} or name {name!r}")
+        else:
+            names[key] = name
+    refuse(path, "bad categories", broken)
+    if not names:
+        raise UserError(f"{path}: 'categories' is empty, so no class is known")
+    return dict(sorted(names.items()))
+
+
+def _images(path: str, content: dict[str, Any]) -> list[dict[str, Any]]:
+    broken, repeated, seen = [], [], set()
+    for i, item in enumerate(content["images"]):
+        key, name = item.get("id"), item.get("file_name")
+        sides = [item.get("width"), item.get("height")]
+        if not _is_int(key) and not isinstance(key, str):
+            broken.append(f"images[{i}]: id must be an integer or a string, is {key!r}")
+        elif not isinstance(name, str) or not name:
+            broken.append(f"images[{i}] (id {key!r}): file_name must be a string, is {name!r}")
+        elif not is_inside(name):
+            broken.append(f"images[{i}] (id {key!r}): file_name {name!r} leaves the folder of the images")
+        elif not all(_is_int(side) and side > 0 for side in sides):
+            broken.append(f"images[{i}] (id {key!r}): width and height must be positive integers, are {sides}")
+        elif key in seen:
+            repeated.append(f"images[{i}]: id {key!r}, file_name {name!r}")
+        else:
+            seen.add(key)
+    refuse(path, "bad images", broken)
+    refuse(path, "images with an id that another image has", repeated)
+    if not content["images"]:
+        raise UserError(f"{path}: 'images' is empty")
+    if len({type(item["id"]) for item in content["images"]}) > 1:
+        raise UserError(f"{path}: image ids must be all integers or all strings, and are mixed")
+    return content["images"]
+
+
+def _corners(bbox: Any) -> Any:
+    """COCO's (x, y, w, h) as (x1, y1, x2, y2); anything else as it is, for the check of the boxes to refuse."""
+    if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
+        if all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in bbox):
+            x, y, w, h = bbox
+            return (x, y, x + w, y + h)
+    return bbox
+
+
+def _annotation(index: int, item: dict[str, Any], label: str) -> Annotation:
+    area = item.get("area")
+    usable = isinstance(area, (int, float)) and math.isfinite(area) and area > 0
+    crowd = 1 if item.get("iscrowd") or item.get("ignore") else 0
+    return Annotation(label, _corners(item.get("bbox")), index, float(area) if usable else 0.0, crowd)
+
+
+def read_coco_classes(path: str) -> tuple[str, ...]:
+    """The class names of a COCO JSON file, in the order of the category ids."""
+    return tuple(_categories(path, _load(path)).values())
+
+
+def read_coco(path: str, images_root: str = "") -> AnnotatedSet:
+    """Read a COCO JSON file.
+
+    Args:
+        path: the JSON file.
+        images_root: folder of the images; "" looks around the JSON file.
+
+    Raises:
+        UserError: the file is broken (which key, which entries), or its images were not found. Boxes are left as the
+            file has them: see :func:`fa_detectron.data.checks.clean_boxes`.
+    """
+    content = _load(path)
+    names = _categories(path, content)
+    images = _images(path, content)
+    step = max(1, len(images) // 20)
+    root = find_coco_images(path, images_root, [item["file_name"] for item in images[::step]])
+    records = {
+        item["id"]: ImageRecord(f"{root}/{item['file_name']}", item["id"], item["width"], item["height"], [], path)
+        for item in sorted(images, key=lambda item: item["id"])
+    }
+    strays, unknown = [], []
+    for index, item in enumerate(content["annotations"]):
+        image_id, category = item.get("image_id"), item.get("category_id")
+        hashable = isinstance(image_id, (int, str)) and _is_int(category)
+        if not hashable or image_id not in records:
+            strays.append(
+                f"annotations[{index}] (id {item.get('id')!r}): image_id {image_id!r}, category_id {category!r}"
+            )
+        elif category not in names:
+            unknown.append(f"annotations[{index}] (id {item.get('id')!r}, image {image_id!r}): category_id {category}")
+        else:
+            records[image_id].annotations.append(_annotation(index, item, names[category]))
+    refuse(path, "annotations without a known image and an integer category", strays)
+    refuse(path, f"annotations of a class that 'categories' does not list (it lists {sorted(names)[:20]})", unknown)
+    return AnnotatedSet(path, tuple(names.values()), list(records.values()))

@@ -1,0 +1,132 @@
+"""Look through all data of a run before it starts, and show what there is."""
+
+import difflib
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from fa_detectron.errors import UserError
+
+from .checks import BoxReport, box_problem, check_image_headers, check_images_exist, class_counts
+from .records import listing
+from .registration import TRAIN_NAME, VAL_NAME, PathLoader, to_dataset_dicts
+
+logger = logging.getLogger(__name__)
+
+_SHOWN_CLASSES = 100
+_Counts = list[tuple[int, int]]  # (boxes, images) of every class
+
+
+def check_data(cfg: CfgNode, training: bool) -> None:
+    """Check the sets that a run uses, and log a table of their boxes per class.
+
+    Args:
+        cfg: with its sets registered (register_from_config).
+        training: False leaves DATASETS.TRAIN alone: --eval-only must work where the training data is not.
+
+    Raises:
+        UserError: a set is unknown, broken or without images, its classes are not the model's, or a training set has
+            no box. Bad boxes of sets registered by name are only reported: Detectron2 drops empty ones by itself (COCO
+            has such), and the set is not ours to change.
+    """
+    num_classes = cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES
+    columns: dict[str, _Counts] = {}
+    class_names: Sequence[str] = cfg.DATASETS.CLASS_NAMES
+    train_names = list(cfg.DATASETS.TRAIN) if training else []
+    for name in dict.fromkeys([*train_names, *cfg.DATASETS.TEST]):
+        records = _load_and_check(name)
+        class_names = _check_metadata(cfg, name)
+        columns[name] = class_counts(records, num_classes)
+        if name in train_names and not any(boxes for boxes, _ in columns[name]):
+            raise UserError(
+                f"training set {name}: none of its {len(records)} images has a box to learn from "
+                "(crowd and difficult ones do not count)."
+            )
+        without = sum(not record.get("annotations") for record in records)
+        logger.info("%s: %d images, %d of them without a box", name, len(records), without)
+    if columns:
+        logger.info("Boxes (and images that have them) per class:\n%s", class_table(class_names, columns))
+
+
+def _load_and_check(name: str) -> list[dict[str, Any]]:
+    if name not in DatasetCatalog.list():
+        close = difflib.get_close_matches(name, DatasetCatalog.list())
+        hint = f"; did you mean {', '.join(close)}?" if close else ""
+        raise UserError(f"DATASETS: no data set is registered as {name!r}{hint}")
+    if name in (TRAIN_NAME, VAL_NAME):
+        return _check_path_set(DatasetCatalog[name])
+    try:
+        records = DatasetCatalog.get(name)
+    except (OSError, ValueError, KeyError, TypeError, AssertionError, SyntaxError) as error:
+        # Whatever Detectron2's reader trips over; SyntaxError is that of broken XML.
+        raise UserError(f"data set {name}: cannot be loaded: {type(error).__name__}: {error}") from error
+    if not records:
+        raise UserError(f"data set {name}: holds no image")
+    check_images_exist(name, [record["file_name"] for record in records])
+    bad = []
+    for record in records:
+        for i, item in enumerate(record.get("annotations", [])):
+            if item["bbox_mode"] in (BoxMode.XYXY_ABS, BoxMode.XYWH_ABS):
+                box = BoxMode.convert(list(item["bbox"]), item["bbox_mode"], BoxMode.XYXY_ABS)
+                problem = box_problem(tuple(map(float, box)), record["width"], record["height"])
+                if problem:
+                    bad.append(f"annotation {i} of image {record['image_id']!r}: {problem}")
+    if bad:
+        logger.warning("%s: %d bad boxes:\n%s", name, len(bad), listing(bad))
+    return records
+
+
+def _check_path_set(loader: PathLoader) -> list[dict[str, Any]]:
+    data, report = loader.read()
+    check_images_exist(data.path, [image.file_name for image in data.images])
+    check_image_headers(data.path, data.images)
+    _log_report(data.path, report)
+    return to_dataset_dicts(data, loader.class_names)
+
+
+def _log_report(path: str, report: BoxReport) -> None:
+    if report.skipped:
+        logger.warning("%s: left out %d bad boxes:\n%s", path, len(report.skipped), listing(report.skipped))
+    if report.clipped:
+        logger.info("%s: clipped %d boxes that stuck out of their image by a pixel or less", path, report.clipped)
+    if report.tiny:
+        logger.warning(
+            "%s: %d boxes have a side of a pixel or less (kept):\n%s", path, len(report.tiny), listing(report.tiny)
+        )
+
+
+def _check_metadata(cfg: CfgNode, name: str) -> Sequence[str]:
+    """The class names of a loaded set, which must be the model's."""
+    num_classes, wanted = cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES, list(cfg.DATASETS.CLASS_NAMES)
+    classes = list(MetadataCatalog.get(name).get("thing_classes", ()))
+    shown = f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
+    if classes and len(classes) != num_classes:
+        raise UserError(
+            f"MODEL.FEATURE_ALIGN.NUM_CLASSES is {num_classes}, but data set {name} has {len(classes)} classes: {shown}"
+        )
+    if classes and wanted and classes != wanted:
+        raise UserError(
+            f"data set {name} has the classes {shown}, in this order; DATASETS.CLASS_NAMES says "
+            f"{', '.join(wanted[:10])}{', ...' if len(wanted) > 10 else ''}"
+        )
+    return classes or wanted or [str(i) for i in range(num_classes)]
+
+
+def class_table(class_names: Sequence[str], columns: dict[str, _Counts]) -> str:
+    """A text table: a row per class, a column per set with "boxes (images)", and the totals of the boxes."""
+    rows = [["class", *columns]]
+    for i, name in enumerate(class_names[:_SHOWN_CLASSES]):
+        rows.append([name, *(f"{counts[i][0]} ({counts[i][1]})" for counts in columns.values())])
+    if len(class_names) > _SHOWN_CLASSES:
+        rows.append([f"... {len(class_names) - _SHOWN_CLASSES} more", *("" for _ in columns)])
+    rows.append(["all", *(str(sum(boxes for boxes, _ in counts)) for counts in columns.values())])
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])])
+        for row in rows
+    ]
+    return "\n".join(lines)

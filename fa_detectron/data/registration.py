@@ -1,0 +1,204 @@
+"""Data sets given by path, and the checks that all sets of a config go through before training.
+
+A path becomes the data set ``custom_train`` or ``custom_val``. All that it takes to find and number its classes again
+stands in the config (DATASETS.TRAIN_PATH, VAL_PATH, IMAGES_ROOT, CLASS_NAMES, SKIP_BAD_BOXES), so the config.yaml of a
+run's folder is enough for --eval-only. Sets registered by name (Detectron2's, the user's, the built-in one) stay as
+they are.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.structures import BoxMode
+
+from fa_detectron.errors import UserError
+
+from .atomic import write_json_atomically
+from .checks import BoxReport, check_classes, clean_boxes
+from .coco_reader import read_coco, read_coco_classes
+from .paths import Source, parse_source
+from .records import AnnotatedSet
+from .voc_reader import read_voc
+
+logger = logging.getLogger(__name__)
+
+TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
+
+
+def _read(source: Source, images_root: str) -> AnnotatedSet:
+    if source.split:
+        return read_voc(source.path, source.split, images_root)
+    return read_coco(source.path, images_root)
+
+
+def _read_classes(source: Source, images_root: str) -> tuple[str, ...]:
+    classes = _read(source, images_root).classes if source.split else read_coco_classes(source.path)
+    if not classes:
+        raise UserError(f"{source}: no image has a box, so no class is known")
+    return classes
+
+
+def resolve_data_arguments(
+    cfg: CfgNode, train: str = "", val: str = "", images: str = "", skip_bad_boxes: bool = False
+) -> None:
+    """Settle the data of a run in ``cfg`` (in place): paths, set names, class names and class count.
+
+    Args:
+        cfg: a config with fa_detectron's keys, not frozen.
+        train, val: --train and --val, a COCO .json or a Pascal VOC FOLDER[:SPLIT] (default split: train, val).
+            "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are; --train alone means no evaluation.
+        images: --images, the folder of the images of both.
+        skip_bad_boxes: --skip-bad-boxes.
+
+    Class names come from DATASETS.CLASS_NAMES; where that is empty from the training path, then from the named training
+    set's metadata, then from the validation path.
+
+    Raises:
+        UserError: a path is wrong or its file broken.
+    """
+    data = cfg.DATASETS
+    data.TRAIN_PATH, data.VAL_PATH = train or data.TRAIN_PATH, val or data.VAL_PATH
+    images = images or data.IMAGES_ROOT
+    data.IMAGES_ROOT = os.path.abspath(os.path.expanduser(images)) if images else ""
+    data.SKIP_BAD_BOXES = bool(skip_bad_boxes or data.SKIP_BAD_BOXES)
+    if data.IMAGES_ROOT and not (data.TRAIN_PATH or data.VAL_PATH):
+        raise UserError("--images (DATASETS.IMAGES_ROOT) goes with --train or --val")
+    if train and not val:
+        data.VAL_PATH, data.TEST = "", ()
+        logger.info("--train without --val: the model will not be evaluated.")
+    if data.TRAIN_PATH and (train or not data.CLASS_NAMES):
+        data.TRAIN_PATH = str(parse_source(data.TRAIN_PATH, "train"))
+    if data.VAL_PATH:
+        data.VAL_PATH = str(parse_source(data.VAL_PATH, "val"))
+    if data.TRAIN_PATH:
+        data.TRAIN = (TRAIN_NAME,)
+    if data.VAL_PATH:
+        data.TEST = (VAL_NAME,)
+    if not data.CLASS_NAMES:
+        data.CLASS_NAMES = list(_class_names(cfg))
+    if data.TRAIN_PATH or data.VAL_PATH:
+        cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES = len(data.CLASS_NAMES)
+        logger.info("%d classes: %s", len(data.CLASS_NAMES), ", ".join(data.CLASS_NAMES))
+
+
+def _class_names(cfg: CfgNode) -> Sequence[str]:
+    data = cfg.DATASETS
+    if data.TRAIN_PATH:
+        return _read_classes(parse_source(data.TRAIN_PATH, "train"), data.IMAGES_ROOT)
+    for name in data.TRAIN:
+        # A set that the user registered knows its classes once it is loaded: check_data compares them then.
+        classes = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog.list() else None
+        if classes:
+            return classes
+    if data.VAL_PATH:
+        return _read_classes(parse_source(data.VAL_PATH, "val"), data.IMAGES_ROOT)
+    return ()
+
+
+def register_from_config(cfg: CfgNode) -> None:
+    """Register custom_train and custom_val as the config has them, in place of what these names stood for before.
+
+    Nothing is read until a set is used. Loading one raises UserError where it is broken.
+    """
+    for name, path, default_split in (
+        (TRAIN_NAME, cfg.DATASETS.TRAIN_PATH, "train"),
+        (VAL_NAME, cfg.DATASETS.VAL_PATH, "val"),
+    ):
+        if name in DatasetCatalog.list():
+            DatasetCatalog.remove(name)
+            MetadataCatalog.remove(name)
+        if not path:
+            continue
+        if not cfg.DATASETS.CLASS_NAMES:
+            raise UserError("DATASETS.CLASS_NAMES is empty; call resolve_data_arguments(cfg) first")
+        loader = PathLoader(cfg, name, path, default_split)
+        DatasetCatalog.register(name, loader)
+        MetadataCatalog.get(name).set(
+            thing_classes=list(cfg.DATASETS.CLASS_NAMES),
+            thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(cfg.DATASETS.CLASS_NAMES))},
+            evaluator_type="coco",
+            json_file=loader.json_file,
+        )
+
+
+class PathLoader:
+    """Reads a set when Detectron2 asks for it, and writes the COCO file that its evaluation compares with.
+
+    The evaluation's own file, because its classes are numbered as the model's (a validation file may number them
+    otherwise), VOC sets have none, and boxes that are skipped must be skipped there, too.
+    """
+
+    def __init__(self, cfg: CfgNode, name: str, path: str, default_split: str) -> None:
+        self.name = name
+        self.path, self.default_split = path, default_split
+        self.images_root = cfg.DATASETS.IMAGES_ROOT
+        self.class_names = tuple(cfg.DATASETS.CLASS_NAMES)
+        self.skip_bad = cfg.DATASETS.SKIP_BAD_BOXES
+        self.json_file = os.path.join(os.path.abspath(cfg.OUTPUT_DIR), f"{name}.json")
+        self.evaluated = name in cfg.DATASETS.TEST
+
+    def read(self) -> tuple[AnnotatedSet, BoxReport]:
+        """The set with its boxes checked."""
+        data = _read(parse_source(self.path, self.default_split), self.images_root)
+        check_classes(data, self.class_names)
+        return data, clean_boxes(data, self.skip_bad)
+
+    def __call__(self) -> list[dict[str, Any]]:
+        data, _ = self.read()
+        records = to_dataset_dicts(data, self.class_names)
+        if self.evaluated:
+            write_json_atomically(self.json_file, to_coco_json(data, self.class_names))
+        return records
+
+
+def to_dataset_dicts(data: AnnotatedSet, class_names: Sequence[str]) -> list[dict[str, Any]]:
+    """Detectron2's dataset dicts of a checked set."""
+    number = {name: i for i, name in enumerate(class_names)}
+    return [
+        {
+            "file_name": image.file_name,
+            "image_id": image.image_id,
+            "height": image.height,
+            "width": image.width,
+            "annotations": [
+                {
+                    "bbox": list(annotation.box),
+                    "bbox_mode": BoxMode.XYXY_ABS,
+                    "category_id": number[annotation.label],
+                    "iscrowd": annotation.iscrowd,
+                }
+                for annotation in image.annotations
+            ],
+        }
+        for image in data.images
+    ]
+
+
+def to_coco_json(data: AnnotatedSet, class_names: Sequence[str]) -> dict[str, Any]:
+    """A checked set as the content of a COCO file; category ids count from 1 in the order of the classes."""
+    number = {name: i + 1 for i, name in enumerate(class_names)}
+    annotations: list[dict[str, Any]] = []
+    for image in data.images:
+        for annotation in image.annotations:
+            x1, y1, x2, y2 = annotation.box
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image.image_id,
+                    "category_id": number[annotation.label],
+                    "bbox": [x1, y1, x2 - x1, y2 - y1],
+                    "area": annotation.area or (x2 - x1) * (y2 - y1),
+                    "iscrowd": annotation.iscrowd,
+                }
+            )
+    images = [{"id": i.image_id, "file_name": i.file_name, "width": i.width, "height": i.height} for i in data.images]
+    return {
+        "info": {"description": data.path},
+        "images": images,
+        "annotations": annotations,
+        "categories": [{"id": i, "name": name} for name, i in number.items()],
+    }
