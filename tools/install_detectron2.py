@@ -106,7 +106,7 @@ install_requires =
     tqdm>4.29.0
     tensorboard
     fvcore>=0.1.5,<0.1.6
-    iopath>=0.1.7,<0.1.11
+    iopath>=0.1.7,<0.1.10
     omegaconf>=2.1
     hydra-core>=1.1
 """
