@@ -113,7 +113,7 @@ install_requires =
 
 
 def port_source(path: str, text: str) -> tuple[str, list[Port]]:
-    """Apply PORTS to one file. Returns the new text, with the mark that Apache-2.0 (4b) asks for, and the ports used."""
+    """Apply PORTS to one file. Returns its text, marked as Apache-2.0 (4b) asks where changed, and the ports used."""
     used = []
     for port in PORTS:
         if path.startswith(port.where):

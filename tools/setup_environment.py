@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 11), (3, 12))
 PACKAGES = ["setuptools", "wheel", "ninja", "torch", "torchvision", "numpy"]
 INPUTS = ["constraints.txt", "setup.py", "pyproject.toml", "tools/install_detectron2.py", "tools/setup_environment.py"]
+SOURCE_SUFFIXES = (".cpp", ".h", ".cu", ".cuh", ".py")
 BUILD_VARIABLES = ["DETECTRON2", "FA_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CXX"]
 
 # Run by the environment's interpreter: what must survive an installation into somebody's own environment.
@@ -57,7 +58,7 @@ class SetupError(Exception):
 
 
 def fingerprint(python: Path) -> str:
-    """Hash of all that decides the outcome: requirements, native sources, interpreter, place, compiler and variables."""
+    """Hash of all that decides the outcome: requirements, native sources, interpreter, place, compiler, variables."""
     compiler = shutil.which((os.environ.get("CXX", "").split() or ["c++"])[0])
     variables = [os.environ.get(name, "") for name in BUILD_VARIABLES]
     digest = hashlib.sha256(f"{ROOT}|{python}|{compiler}|{variables}".encode())
@@ -74,7 +75,7 @@ def check_version(version: tuple[int, int], who: str) -> None:
     if version not in PYTHONS:
         wanted = " or ".join(".".join(map(str, known)) for known in PYTHONS)
         raise SetupError(
-            f"{who} is Python {version[0]}.{version[1]}, this project needs {wanted} (PYTHON=... says which)"
+            f"{who} is Python {version[0]}.{version[1]}, needed is {wanted} (PYTHON=... says which)"
         )
 
 
