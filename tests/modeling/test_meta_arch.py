@@ -7,7 +7,7 @@ from detectron2.modeling import build_model
 from detectron2.structures import Boxes, Instances
 
 from fa_detectron import add_feature_align_config
-from fa_detectron.engine.optimizer import build_optimizer
+from fa_detectron.engine.solver import build_optimizer
 from tests.golden import load_golden
 
 NUM_CLASSES = 3
