@@ -1,5 +1,9 @@
 """Errors that a user can cause and repair."""
 
+import sys
+from collections.abc import Callable
+from typing import Any
+
 
 class UserError(Exception):
     """Wrong input: a file, a config key, an argument or a data set.
@@ -7,3 +11,27 @@ class UserError(Exception):
     The message names what is wrong and what to do about it. Entry points print it as ``error: ...`` without a
     traceback and exit with status 2.
     """
+
+
+def run_command(command: Callable[[], Any]) -> Any:
+    """Run an entry point: a user's error becomes one line on stderr and exit status 2; defects keep their traceback.
+
+    Args:
+        command: the work, without arguments.
+
+    Returns:
+        What ``command`` returns.
+    """
+    try:
+        return command()
+    except UserError as error:
+        message = str(error)
+    except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
+        if error.filename is None:
+            raise
+        message = f"{error.filename}: {error.strerror}"
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)

@@ -13,6 +13,7 @@ def add_feature_align_config(cfg: CfgNode) -> None:
     _add_backbone(cfg)
     _add_solver(cfg)
     _add_data(cfg)
+    _add_test(cfg)
 
 
 def _add_method(cfg: CfgNode) -> None:
@@ -88,3 +89,8 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.DATASETS.CLASS_NAMES = ()
     # Leave out boxes that are empty, inverted, outside the image or not numbers, instead of refusing the data.
     cfg.DATASETS.SKIP_BAD_BOXES = False
+
+
+def _add_test(cfg: CfgNode) -> None:
+    # Images of the evaluated set whose detections are drawn into OUTPUT_DIR/samples; 0 draws none.
+    cfg.TEST.SAMPLE_PICTURES = 8

@@ -1,0 +1,127 @@
+"""A Detectron2 checkpointer that loads safely, refuses what does not fit, and writes whole files."""
+
+import os
+import pickle
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.checkpoint import DetectionCheckpointer
+
+from fa_detectron.checkpoint.atomic import atomic_write
+from fa_detectron.checkpoint.fit import check_fit
+from fa_detectron.checkpoint.safe_pickle import load_pickle
+from fa_detectron.errors import UserError
+
+
+class FeatureAlignCheckpointer(DetectionCheckpointer):
+    """Drop-in for :class:`detectron2.checkpoint.DetectionCheckpointer`.
+
+    ``.pth`` files are read with ``weights_only=True``, ``.pkl`` files of the model zoo by a restricted unpickler.
+    """
+
+    def load(self, path: str, checkpointables: list[str] | None = None, *, strict: bool = False) -> dict[str, Any]:
+        """Load weights and, if asked for, the state of training.
+
+        Args:
+            path: file, or a URL that Detectron2's PathManager knows; "" loads nothing.
+            checkpointables: names of the states to load besides the model's; None means all.
+            strict: the file must be of this very model, as evaluation and ``--resume`` need it. Otherwise tensors
+                that do not fit are left out and named in the log, as fine-tuning needs it.
+
+        Returns:
+            What the file holds besides.
+
+        Raises:
+            UserError: a missing or unreadable file; a file that does not fit.
+        """
+        self._strict, self._loading = strict, path
+        if path:
+            try:
+                path = self.path_manager.get_local_path(path)
+            except Exception as error:  # each protocol's handler raises its own kind
+                raise UserError(f"checkpoint {self._loading}: {error}") from None
+            if not os.path.isfile(path):
+                raise UserError(f"checkpoint {self._loading}: no such file")
+        return super().load(path, checkpointables)
+
+    def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
+        """Continue from the last checkpoint in ``save_dir`` if there is one, else load the weights in ``path``."""
+        if resume and self.has_checkpoint():
+            last = self.get_checkpoint_file()
+            if not os.path.isfile(last):
+                raise UserError(f"{self.save_dir}/last_checkpoint names {last}, which is not there")
+            try:
+                rest = self.load(last, strict=True)
+            except (KeyError, ValueError, RuntimeError) as error:
+                raise UserError(f"{last} does not fit this training (optimizer or schedule): {error}") from None
+            absent = [name for name in self.checkpointables if name not in self._found]
+            if absent:
+                raise UserError(
+                    f"{last} holds no state of {', '.join(absent)}, so it cannot be resumed; "
+                    "give it as MODEL.WEIGHTS without --resume"
+                )
+            return rest
+        if resume:
+            self.logger.info("nothing to resume in %s: starting from iteration 0", self.save_dir)
+        return self.load(path, checkpointables=[])
+
+    def save(self, name: str, **kwargs: Any) -> None:
+        """Write ``save_dir/name.pth`` (complete or not at all) and make it the one that ``--resume`` takes."""
+        if self.write(name, **kwargs):
+            self.tag_last_checkpoint(f"{name}.pth")
+
+    def write(self, name: str, **kwargs: Any) -> str | None:
+        """Write ``save_dir/name.pth`` without making it the last checkpoint; returns the path where it wrote."""
+        if not self.save_dir or not self.save_to_disk:
+            return None
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        path = os.path.join(self.save_dir, f"{name}.pth")
+        with atomic_write(path, "wb") as file:
+            torch.save({"model": self.model.state_dict(), **states, **kwargs}, file)
+        self.logger.info("saved checkpoint %s", path)
+        return path
+
+    def tag_last_checkpoint(self, last_filename_basename: str) -> None:
+        with atomic_write(os.path.join(self.save_dir, "last_checkpoint")) as file:
+            file.write(last_filename_basename)
+
+    def _load_file(self, filename: str) -> dict[str, Any]:
+        content = load_pickle(filename) if filename.endswith(".pkl") else _load_torch(filename)
+        if not isinstance(content, dict) or not content:
+            raise UserError(f"{filename}: expected a dict of tensors, found {type(content).__name__}")
+        if "model" in content:
+            loaded = content  # ours, or Detectron2's model zoo (.pkl; "matching_heuristics" comes with the file)
+        elif filename.endswith(".pkl"):  # Detectron1's model zoo
+            blobs = content.get("blobs", content)
+            weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+            loaded = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
+        else:
+            loaded = {"model": content.get("state_dict", content)}
+        if not isinstance(loaded["model"], dict):
+            raise UserError(f"{filename}: 'model' is not a dict of tensors but {type(loaded['model']).__name__}")
+        for key, value in loaded["model"].items():
+            if not isinstance(value, (torch.Tensor, np.ndarray)):
+                raise UserError(f"{filename}: '{key}' is not a tensor but {type(value).__name__}")
+        self._found = set(loaded)
+        return loaded
+
+    def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        incompatible = super()._load_model(checkpoint)
+        check_fit(self._loading, self.model, incompatible, self._strict)
+        return incompatible
+
+
+def _load_torch(filename: str) -> Any:
+    try:
+        return torch.load(filename, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error).split("Please file an issue")[0]
+        found = [line.strip() for line in reason.splitlines() if "GLOBAL" in line or "nsupported" in line]
+        raise UserError(
+            f"{filename}: refused, because it holds more than tensors and plain values, or is broken: "
+            f"{' '.join(found) or reason.splitlines()[0]}"
+        ) from None
+    except Exception as error:  # a damaged archive can raise nearly any exception
+        reason = str(error).splitlines()[0] if str(error) else "no text"
+        raise UserError(f"{filename}: not a readable checkpoint ({type(error).__name__}: {reason})") from None

@@ -1,0 +1,76 @@
+"""Does a checkpoint belong to this model? Counting what matched, and saying what did not."""
+
+import logging
+from typing import Any
+
+from torch import nn
+
+from fa_detectron.errors import UserError
+
+_logger = logging.getLogger(__name__)
+# Tensors that come from the config or only count, so that their absence means nothing.
+_UNIMPORTANT = ("pixel_mean", "pixel_std", "num_batches_tracked")
+# Below this share of both the file's and the model's tensors, a file is taken for one of another architecture.
+_LEAST_SHARE = 0.5
+
+
+def check_fit(file: str, model: nn.Module, incompatible: Any, strict: bool) -> None:
+    """Refuse a checkpoint that does not belong to the model; say how much of it was used.
+
+    Args:
+        file: the checkpoint's name, for messages.
+        model: the model, already loaded.
+        incompatible: fvcore's record of keys missing, unexpected and of another shape.
+        strict: whether every tensor has to fit (evaluation, resuming), or a part is enough (fine-tuning).
+
+    Raises:
+        UserError: too little fits; with ``strict``, anything does not.
+    """
+    missing = _important(incompatible.missing_keys)
+    unexpected = _important(incompatible.unexpected_keys)
+    reshaped = [(key, tuple(in_file), tuple(in_model)) for key, in_file, in_model in incompatible.incorrect_shapes]
+    # fvcore takes tensors of another shape out of the file, so they are among the missing ones, too.
+    reshaped_keys = {key for key, _, _ in reshaped}
+    missing = [key for key in missing if key not in reshaped_keys]
+    total = len(_important(model.state_dict()))
+    matched = total - len(missing) - len(reshaped)
+    in_file = matched + len(unexpected) + len(reshaped)
+    summary = f"{file}: {matched} of the model's {total} tensors are in the file ({in_file} tensors)"
+    details = _details(missing, unexpected, reshaped)
+
+    if strict and (missing or reshaped or _same_modules(unexpected, model)):
+        raise UserError(f"{summary}; the checkpoint is of another model than the config. {details}")
+    if matched == 0 or (matched < _LEAST_SHARE * total and matched < _LEAST_SHARE * in_file):
+        raise UserError(f"{summary}: too few, the checkpoint is of another architecture. {details}")
+    _logger.info(summary)
+    if reshaped:
+        _logger.warning("left out, because the shapes differ: %s", _details([], [], reshaped))
+
+
+def _important(keys: Any) -> list[str]:
+    return [key for key in keys if not key.endswith(_UNIMPORTANT)]
+
+
+def _same_modules(keys: list[str], model: nn.Module) -> bool:
+    """Whether any key belongs to a part that the model has by name, so is a part of another variant of it."""
+    tops = {name for name, _ in model.named_children()} | {name for name, _ in model.named_parameters(recurse=False)}
+    return any(key.split(".")[0] in tops for key in keys)
+
+
+def _details(missing: list[str], unexpected: list[str], reshaped: list[tuple[str, tuple, tuple]]) -> str:
+    parts = []
+    if reshaped:
+        shapes = [f"{key} is {in_file} in the file, {in_model} in the model" for key, in_file, in_model in reshaped]
+        parts.append(f"{len(reshaped)} of another shape: {_some(shapes)}")
+        classes = [(in_file[-2], in_model[-2]) for key, in_file, in_model in reshaped if key == "mu"]
+        if classes and classes[0][0] != classes[0][1]:
+            parts.append(f"the file has {classes[0][0]} classes, the config {classes[0][1]}")
+    if missing:
+        parts.append(f"{len(missing)} not in the file: {_some(missing)}")
+    if unexpected:
+        parts.append(f"{len(unexpected)} not in the model: {_some(unexpected)}")
+    return "; ".join(parts)
+
+
+def _some(words: list[str], most: int = 4) -> str:
+    return ", ".join(words[:most]) + (f", and {len(words) - most} more" if len(words) > most else "")

@@ -1,0 +1,86 @@
+"""Unpickling of model-zoo files (``.pkl``) without running code.
+
+A pickle may call any importable function while it is read. Detectron2's model zoo needs none of that: its files are
+dicts of numpy arrays, numbers and strings. Everything else is refused by name.
+"""
+
+import builtins
+import collections
+import pickle
+from typing import Any
+
+import numpy as np
+
+from fa_detectron.errors import UserError
+
+_BUILTINS = "bool bytearray bytes complex dict float frozenset int list set str tuple".split()
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    """Stand-in for ``_codecs.encode``, by which Python 3 writes bytes in protocol 2."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"global '_codecs.encode' with encoding '{encoding}'")
+    return text.encode("latin1")
+
+
+def _scalar(dtype: np.dtype, data: Any) -> Any:
+    """Stand-in for ``numpy.core.multiarray.scalar``; the original accepts object scalars as well."""
+    if dtype.hasobject:
+        raise pickle.UnpicklingError("a numpy scalar of dtype object")
+    if isinstance(data, str):  # written by Python 2
+        data = data.encode("latin1")
+    return np.frombuffer(data, dtype=dtype, count=1)[0]
+
+
+def _empty_array(subtype: type, shape: tuple, dtype: Any) -> np.ndarray:
+    """Stand-in for ``numpy.core.multiarray._reconstruct``: an array, filled afterwards by its own state."""
+    if subtype is not np.ndarray:
+        raise pickle.UnpicklingError(f"an array of type {subtype}")
+    return np.ndarray.__new__(np.ndarray, shape, "b")
+
+
+def _frombuffer(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
+    """Stand-in for ``numpy.core.numeric._frombuffer``, arrays in protocol 5."""
+    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
+
+
+_GLOBALS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): collections.OrderedDict,
+    ("_codecs", "encode"): _latin1,
+    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): np.ndarray,
+    **{("builtins", name): getattr(builtins, name) for name in _BUILTINS},
+}
+for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
+    _GLOBALS[(f"{_core}.multiarray", "_reconstruct")] = _empty_array
+    _GLOBALS[(f"{_core}.multiarray", "scalar")] = _scalar
+    _GLOBALS[(f"{_core}.numeric", "_frombuffer")] = _frombuffer
+
+
+class _RestrictedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        try:
+            return _GLOBALS[("builtins" if module == "__builtin__" else module, name)]  # Python 2's name
+        except KeyError:
+            raise pickle.UnpicklingError(f"global '{module}.{name}'") from None
+
+
+def load_pickle(path: str) -> Any:
+    """Read a pickle that holds numpy arrays and builtin containers only.
+
+    Args:
+        path: local file name.
+
+    Raises:
+        UserError: the file asks for anything else (the global is named), or is broken.
+    """
+    with open(path, "rb") as file:
+        try:
+            return _RestrictedUnpickler(file, encoding="latin1").load()
+        except pickle.UnpicklingError as error:
+            raise UserError(
+                f"{path}: refused, because the pickle holds more than numpy arrays and plain values: {error}. "
+                "Convert it to a .pth file of tensors if you trust it."
+            ) from None
+        except Exception as error:  # a damaged pickle can raise nearly any exception
+            raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {error})") from None

@@ -1,0 +1,124 @@
+"""Reading configs: only ever with YAML's safe loader, and with errors that name the file and the key.
+
+Detectron2's ``CfgNode.merge_from_file`` falls back to ``yaml.unsafe_load``, which runs code that a file (or a file
+named by its ``_BASE_``) asks for. Configs travel in run folders, so that fallback must not exist here.
+"""
+
+import difflib
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from detectron2.config import CfgNode, get_cfg
+
+from fa_detectron.errors import UserError
+
+_BASE = "_BASE_"
+
+
+def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> CfgNode:
+    """Defaults of Detectron2 and FeatureAlign, then the file with its bases, then KEY VALUE overrides.
+
+    Args:
+        path: YAML file; ``_BASE_`` (a file or a list of files, relative to the file that names them) is followed.
+        overrides: ``["KEY", "VALUE", ...]``; values are read as Python literals, else as text.
+
+    Returns:
+        The config, not frozen.
+
+    Raises:
+        UserError: a missing or broken file, an unknown key, a value of a wrong type.
+    """
+    from fa_detectron.modeling.config import add_feature_align_config
+
+    cfg = get_cfg()
+    add_feature_align_config(cfg)
+    for file, content in _read_chain(path, ()):
+        version = content.pop("VERSION", cfg.VERSION)
+        if version != cfg.VERSION:
+            raise UserError(f"{file}: VERSION {version} is not supported; configs have VERSION {cfg.VERSION}")
+        _merge_file(cfg, content, file)
+    merge_overrides(cfg, overrides)
+    return cfg
+
+
+def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> None:
+    """Merge ``["KEY", "VALUE", ...]`` of the command line into ``cfg``.
+
+    Raises:
+        UserError: an option after the pairs, a key without a value, an unknown key, a value of a wrong type.
+    """
+    for word in overrides:
+        if str(word).startswith("--"):
+            raise UserError(f"{word}: options stand before the KEY VALUE pairs")
+    if len(overrides) % 2:
+        raise UserError(f"KEY VALUE pairs: the last key has no value: {' '.join(map(str, overrides))}")
+    for key, value in zip(overrides[0::2], overrides[1::2]):
+        if not _has_key(cfg, key):
+            raise UserError(f"command line: unknown config key {key}{_suggestion(cfg, key)}")
+        try:
+            cfg.merge_from_list([key, value])
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"command line: {key} {value}: {error}") from None
+
+
+def _read_chain(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield (file, content without ``_BASE_``), bases first."""
+    path = os.path.expanduser(path)
+    if os.path.realpath(path) in map(os.path.realpath, parents):
+        raise UserError(f"{path}: {_BASE} leads back to the file itself ({' -> '.join((*parents, path))})")
+    content = _read_yaml(path, parents)
+    bases = content.pop(_BASE, [])
+    for base in [bases] if isinstance(bases, str) else bases:
+        if not isinstance(base, str):
+            raise UserError(f"{path}: {_BASE} must be a file name or a list of them, not {base!r}")
+        yield from _read_chain(os.path.join(os.path.dirname(path), os.path.expanduser(base)), (*parents, path))
+    yield path, content
+
+
+def _read_yaml(path: str, parents: tuple[str, ...]) -> dict[str, Any]:
+    named_by = f" (named by {_BASE} in {parents[-1]})" if parents else ""
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = yaml.safe_load(file)
+    except OSError as error:
+        raise UserError(f"config file {path}{named_by}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"config file {path}{named_by} is not plain YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"config file {path}{named_by}: expected KEY: VALUE lines, found {type(content).__name__}")
+    return content
+
+
+def _merge_file(cfg: CfgNode, content: dict[str, Any], file: str) -> None:
+    for key in _leaf_keys(content):
+        if not _has_key(cfg, key):
+            raise UserError(f"{file}: unknown config key {key}{_suggestion(cfg, key)}")
+    try:
+        cfg.merge_from_other_cfg(CfgNode(content))
+    except (ValueError, AssertionError, KeyError, AttributeError) as error:
+        raise UserError(f"{file}: {error}") from None
+
+
+def _leaf_keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in node.items():
+        if isinstance(value, dict) and value:
+            yield from _leaf_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _has_key(cfg: CfgNode, key: str) -> bool:
+    node: Any = cfg
+    for part in key.split("."):
+        if not isinstance(node, CfgNode) or part not in node:
+            return False
+        node = node[part]
+    return True
+
+
+def _suggestion(cfg: CfgNode, key: str) -> str:
+    near = difflib.get_close_matches(key, list(_leaf_keys(cfg)), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -1,0 +1,111 @@
+"""Evaluators: COCO's metrics, Pascal VOC's for the voc_* sets; with AP a category, also when there is only one."""
+
+import logging
+import os
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+from detectron2.config import CfgNode
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.evaluation import (
+    COCOEvaluator,
+    DatasetEvaluator,
+    DatasetEvaluators,
+    PascalVOCDetectionEvaluator,
+)
+from detectron2.utils import comm
+
+from fa_detectron.visualization import save_detection_samples
+
+_VOC_LOGGER = logging.getLogger(f"{__name__}.pascal_voc")
+_VOC_LOGGER.setLevel(logging.WARNING)  # Detectron2 says the same sentence on every call, here once a class
+
+
+class CategoryCOCOEvaluator(COCOEvaluator):
+    """Detectron2's evaluator, which leaves out the category's AP when there is one, and says NaN for no detection."""
+
+    def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: list[str] | None = None) -> dict:
+        results = super()._derive_coco_results(coco_eval, iou_type, class_names)
+        if coco_eval is None:  # not a single detection: nothing recalled
+            results.update({name: 0.0 for name in ("AP", "AP50", "AP75")})
+            results.update({f"AP-{name}": 0.0 for name in class_names or ()})
+        elif class_names is not None and len(class_names) == 1:
+            results[f"AP-{class_names[0]}"] = results["AP"]
+        return results
+
+
+class CategoryVOCEvaluator(PascalVOCDetectionEvaluator):
+    """Pascal VOC's AP a category, and their means, which are all that Detectron2's evaluator tells."""
+
+    def evaluate(self) -> dict[str, dict[str, float]] | None:
+        names, predictions = self._class_names, self._predictions
+        self._logger = _VOC_LOGGER
+        per_class = []
+        for index, name in enumerate(names):
+            self._class_names = [name]
+            self._predictions = {0: predictions[index]} if index in predictions else {}
+            per_class.append(super().evaluate())
+        self._class_names, self._predictions = names, predictions
+        if not comm.is_main_process():
+            return None
+        metrics = {key: float(np.mean([r["bbox"][key] for r in per_class])) for key in ("AP", "AP50", "AP75")}
+        metrics.update({f"AP-{name}": float(r["bbox"]["AP"]) for name, r in zip(names, per_class)})
+        return OrderedDict(bbox=metrics)
+
+
+class SamplePictures(DatasetEvaluator):
+    """Pictures of the first images of an evaluation, drawn by the main process from the pass that it measures.
+
+    Args:
+        dataset_name: a registered set; its annotations are drawn beside the detections.
+        folder: where the pictures go; those of the evaluation before are replaced.
+        count: how many.
+    """
+
+    def __init__(self, dataset_name: str, folder: str, count: int) -> None:
+        self._dataset_name, self._folder, self._count = dataset_name, folder, count
+
+    def reset(self) -> None:
+        self._kept: list[tuple[str, dict]] = []  # (image file, model's output)
+
+    def process(self, inputs: list[dict], outputs: list[dict]) -> None:
+        if comm.is_main_process():
+            room = self._count - len(self._kept)
+            files = [record["file_name"] for record in inputs]
+            self._kept.extend(list(zip(files, outputs))[:room])
+
+    def evaluate(self) -> None:
+        if not self._kept:
+            return
+        files, outputs = zip(*self._kept)
+        # Detectron2's mapper takes the annotations away in evaluation, hence from the set itself.
+        by_file = {record["file_name"]: record for record in DatasetCatalog.get(self._dataset_name)}
+        metadata = MetadataCatalog.get(self._dataset_name)
+        records = [by_file[file] for file in files]
+        save_detection_samples(records, outputs, metadata, self._folder, n=self._count)
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
+    """The evaluator that the set's metadata ask for, and sample pictures.
+
+    A set whose JSON has no annotations (COCO test-dev) gets its detections written for the evaluation server.
+
+    Args:
+        cfg: the run's config.
+        dataset_name: a registered set.
+        output_folder: for the detections in JSON; the pictures go to OUTPUT_DIR/samples.
+    """
+    metadata = MetadataCatalog.get(dataset_name)
+    if metadata.get("evaluator_type") == "pascal_voc":
+        evaluator: DatasetEvaluator = CategoryVOCEvaluator(dataset_name)
+    else:
+        if metadata.get("json_file") is None and comm.is_main_process():
+            # Detectron2 converts such a set once and would believe that file even after the set has changed.
+            stale = os.path.join(output_folder, f"{dataset_name}_coco_format.json")
+            if os.path.exists(stale):
+                os.unlink(stale)
+        comm.synchronize()
+        evaluator = CategoryCOCOEvaluator(dataset_name, tasks=("bbox",), output_dir=output_folder)
+    pictures = SamplePictures(dataset_name, os.path.join(cfg.OUTPUT_DIR, "samples"), cfg.TEST.SAMPLE_PICTURES)
+    return DatasetEvaluators([evaluator, pictures])

@@ -1,0 +1,154 @@
+"""One process or many: GPUs over NCCL, CPU processes over gloo, or the ones that torchrun has started."""
+
+import argparse
+import os
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+
+from fa_detectron.errors import UserError, run_command
+
+# Evaluation gathers on one worker while the others wait, which takes longer than torch's default of 10 minutes.
+_TIMEOUT = timedelta(minutes=60)
+_Main = Callable[[argparse.Namespace, CfgNode], Any]
+
+
+def under_torchrun() -> bool:
+    """Whether a launcher such as torchrun has started this process as one of several (or of one)."""
+    return "RANK" in os.environ and "WORLD_SIZE" in os.environ
+
+
+def count_processes(args: argparse.Namespace, cfg: CfgNode) -> tuple[int, str]:
+    """How many processes this machine runs and on which device ("cuda" or "cpu").
+
+    Raises:
+        UserError: more GPUs asked for than the machine has, or contradicting arguments.
+    """
+    gpus = torch.cuda.device_count()
+    if args.num_gpus and args.num_processes:
+        raise UserError("--num-gpus N and --num-processes N (CPU) exclude each other")
+    if args.num_gpus and args.num_gpus > gpus:
+        there = f"{gpus} GPU{'s' if gpus > 1 else ''}" if gpus else "no GPU that torch can use"
+        raise UserError(
+            f"--num-gpus {args.num_gpus}: this machine has {there}"
+            + ("" if gpus else "; without --num-gpus the CPU is used, and --num-processes N runs several CPU processes")
+        )
+    if args.num_gpus:
+        device = "cuda"
+    elif gpus and args.num_gpus is None and not args.num_processes and cfg.MODEL.DEVICE.startswith("cuda"):
+        device = "cuda"
+    else:
+        device = "cpu"
+    if not under_torchrun():
+        return args.num_gpus or args.num_processes or 1, device
+
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    asked = args.num_gpus or args.num_processes
+    if asked and asked != local:
+        raise UserError(f"torchrun started {local} processes on this machine; --num-gpus/--num-processes says {asked}")
+    if device == "cuda" and local > gpus:
+        raise UserError(f"torchrun started {local} processes on this machine, which has {gpus} GPUs")
+    return local, device
+
+
+def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
+    """Run ``main(args, cfg)`` in as many processes as the arguments or torchrun's environment ask for.
+
+    Args:
+        main: a module's function (spawned processes import it by name).
+        args: with num_gpus, num_processes, num_machines, machine_rank, dist_url.
+        cfg: the resolved config; MODEL.DEVICE says whether processes use GPUs or CPUs.
+
+    Returns:
+        What ``main`` returns, where it ran in this process; else None.
+
+    Raises:
+        UserError: a worker process died (the message says which, and how).
+        SystemExit: a worker has reported a user's error itself.
+    """
+    if under_torchrun():
+        return _run_worker(main, args, cfg)
+    local, _ = count_processes(args, cfg)
+    if local * args.num_machines == 1:
+        return main(args, cfg)
+
+    address, port = _rendezvous(args)
+    try:
+        mp.start_processes(_spawned, (main, args, cfg, local, address, port), nprocs=local, start_method="spawn")
+    except mp.ProcessExitedException as error:
+        if error.exit_code == 2 and not error.signal_name:
+            raise SystemExit(2) from None  # the worker has said why
+        how = f"by signal {error.signal_name}" if error.signal_name else f"with exit status {error.exit_code}"
+        raise UserError(
+            f"worker process {error.error_index} (pid {error.error_pid}) died {how}; the run has ended. "
+            f"--resume continues from the last checkpoint in {cfg.OUTPUT_DIR}, if there is one"
+        ) from None
+    return None
+
+
+def _rendezvous(args: argparse.Namespace) -> tuple[str, int]:
+    if args.dist_url == "auto":
+        if args.num_machines > 1:
+            raise UserError("--num-machines above 1 needs --dist-url tcp://HOST:PORT of the machine of rank 0")
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return "127.0.0.1", probe.getsockname()[1]
+    scheme, _, rest = args.dist_url.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme != "tcp" or not host or not port.isdigit():
+        raise UserError(f"--dist-url {args.dist_url}: expected tcp://HOST:PORT or auto")
+    return host, int(port)
+
+
+def _spawned(
+    index: int, main: _Main, args: argparse.Namespace, cfg: CfgNode, local: int, address: str, port: int
+) -> None:
+    os.environ.update(
+        RANK=str(args.machine_rank * local + index),
+        WORLD_SIZE=str(args.num_machines * local),
+        LOCAL_RANK=str(index),
+        LOCAL_WORLD_SIZE=str(local),
+        MASTER_ADDR=address,
+        MASTER_PORT=str(port),
+    )
+    run_command(lambda: _run_worker(main, args, cfg))
+
+
+def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
+    """Join the process group that the environment describes (torchrun's variables), and run."""
+    from fa_detectron.data import register_from_config
+
+    local_rank = int(os.environ.get("LOCAL_RANK", "0"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        torch.cuda.set_device(local_rank)
+        backend = "nccl"
+    else:
+        backend = "gloo"
+        if "OMP_NUM_THREADS" not in os.environ:  # the processes share the cores
+            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+    dist.init_process_group(backend, timeout=_TIMEOUT)
+    _create_local_group(local)
+    register_from_config(cfg)  # a spawned process starts with Detectron2's own data sets only
+    comm.synchronize()
+    result = main(args, cfg)
+    dist.destroy_process_group()  # not on failure: it could wait for workers that are gone
+    return result
+
+
+def _create_local_group(local: int) -> None:
+    """Tell Detectron2 which ranks share a machine; release 0.6 does this in its own launcher only."""
+    if hasattr(comm, "create_local_process_group"):
+        comm.create_local_process_group(local)
+        return
+    for first in range(0, dist.get_world_size(), local):
+        group = dist.new_group(list(range(first, first + local)))
+        if first <= dist.get_rank() < first + local:
+            comm._LOCAL_PROCESS_GROUP = group

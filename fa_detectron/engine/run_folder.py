@@ -1,0 +1,74 @@
+"""The run's folder: made when training really starts, so that a wrong argument leaves nothing behind."""
+
+import logging
+import logging.handlers
+import os
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.utils import comm
+from detectron2.utils.env import seed_all_rng
+from detectron2.utils.logger import setup_logger
+
+import fa_detectron
+from fa_detectron.checkpoint import atomic_write
+
+_LOGGERS = ("fa_detectron", "detectron2", "fvcore")
+_held: logging.handlers.MemoryHandler | None = None
+
+
+def start_logging() -> None:
+    """Log to the terminal (rank 0 alone); what is said before there is a run folder goes to its log.txt afterwards."""
+    global _held
+    if _held is not None:
+        return
+    _held = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    for name in _LOGGERS:
+        setup_logger(distributed_rank=int(os.environ.get("RANK", "0")), name=name)
+        logging.getLogger(name).addHandler(_held)
+
+
+def start_process(cfg: CfgNode) -> None:
+    """Logging, seeds and library switches of this process; say once where it runs. Writes no file."""
+    start_logging()
+    # Each worker draws its own augmentations; Detectron2 takes the data order from rank 0's seed.
+    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
+
+    if cfg.MODEL.DEVICE.startswith("cuda"):
+        where = f"{comm.get_world_size()} GPU(s), {torch.cuda.get_device_name()}"
+    else:
+        gpu = "MODEL.DEVICE says so" if torch.cuda.is_available() else "torch sees no GPU here"
+        where = f"the CPU ({gpu}), {comm.get_world_size()} process(es) of {torch.get_num_threads()} threads"
+    logging.getLogger("fa_detectron.engine").info(
+        "fa_detectron %s, torch %s, on %s", fa_detectron.__version__, torch.__version__, where
+    )
+
+
+def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
+    """Make OUTPUT_DIR with ``config.yaml`` and ``log.txt`` (``log.txt.rankN`` in the other processes).
+
+    Args:
+        cfg: the config that runs; its copy in the folder is all that ``--eval-only`` needs.
+        resumed: whether the run goes on from a checkpoint in the folder.
+    """
+    global _held
+    folder = cfg.OUTPUT_DIR
+    logger = logging.getLogger("fa_detectron.engine")
+    os.makedirs(folder, exist_ok=True)
+    if comm.is_main_process():
+        if not resumed and os.path.exists(os.path.join(folder, "last_checkpoint")):
+            logger.warning("%s holds an earlier run: its checkpoints are overwritten, its logs continued", folder)
+        with atomic_write(os.path.join(folder, "config.yaml")) as file:
+            file.write(cfg.dump())
+    rank = comm.get_rank()
+    handler = logging.FileHandler(os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
+    handler.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"))
+    if _held is not None:
+        _held.setTarget(handler)
+        _held.flush()
+    for name in _LOGGERS:
+        if _held is not None:
+            logging.getLogger(name).removeHandler(_held)
+        logging.getLogger(name).addHandler(handler)
+    _held = None

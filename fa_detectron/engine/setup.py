@@ -1,0 +1,87 @@
+"""From the command line to a checked config. Nothing is written here."""
+
+import argparse
+import logging
+import os
+
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, default_argument_parser
+
+from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.launch import count_processes, under_torchrun
+from fa_detectron.errors import UserError
+
+_EPILOG = """examples:
+  train on your own images (a COCO JSON or a Pascal VOC folder):
+    %(prog)s --config-file FILE.yaml --train train.json --val val.json --images FOLDER
+  four GPUs, KEY VALUE overrides at the end:
+    %(prog)s --config-file FILE.yaml --num-gpus 4 SOLVER.BASE_LR 0.005
+  evaluate a finished run:
+    %(prog)s --config-file RUN/config.yaml --eval-only MODEL.WEIGHTS RUN/model_final.pth
+"""
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Detectron2's arguments, ours for data without code, and CPU processes."""
+    parser = default_argument_parser(epilog=_EPILOG)
+    # None: one GPU if there is one, else the CPU. A number that the machine cannot serve is an error.
+    parser.set_defaults(num_gpus=None, dist_url="auto")
+    parser.add_argument("--num-processes", type=int, help="number of CPU processes (over gloo)")
+    data = parser.add_argument_group("data (instead of registered sets)")
+    data.add_argument("--train", metavar="PATH", help="COCO JSON, or a Pascal VOC folder[:split]")
+    data.add_argument("--val", metavar="PATH", help="the same for evaluation")
+    data.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
+    data.add_argument(
+        "--skip-bad-boxes", action="store_true", help="leave out unusable boxes (they are counted) instead of stopping"
+    )
+    return parser
+
+
+def setup(args: argparse.Namespace) -> CfgNode:
+    """Load the config, apply the arguments, register the data, and check what can be checked cheaply.
+
+    Args:
+        args: what :func:`argument_parser` parsed.
+
+    Returns:
+        The frozen config of the run; MODEL.DEVICE is what it runs on.
+
+    Raises:
+        UserError: anything wrong with arguments, config or data.
+    """
+    from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
+
+    if not args.config_file:
+        raise UserError("--config-file FILE is missing (see configs/)")
+    cfg = load_config(args.config_file, args.opts)
+    resolve_data_arguments(
+        cfg, train=args.train or "", val=args.val or "", images=args.images or "", skip_bad_boxes=args.skip_bad_boxes
+    )
+    register_from_config(cfg)
+    local, cfg.MODEL.DEVICE = count_processes(args, cfg)
+    world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
+    cfg = DefaultTrainer.auto_scale_workers(cfg, world)
+    _check(cfg, args, world)
+    if os.environ.get("RANK", "0") == "0":  # one process looks through the data, and the others end with it
+        check_data(cfg, training=not args.eval_only)
+    cfg.freeze()
+    return cfg
+
+
+def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
+    if os.path.exists(cfg.OUTPUT_DIR) and not os.path.isdir(cfg.OUTPUT_DIR):
+        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} exists and is not a folder")
+    if args.eval_only:
+        if not cfg.DATASETS.TEST:
+            raise UserError("--eval-only: DATASETS.TEST is empty; give --val PATH or a registered set")
+        if not cfg.MODEL.WEIGHTS and not args.resume:
+            raise UserError("--eval-only: which weights? Give MODEL.WEIGHTS FILE at the end")
+        return
+    if not cfg.DATASETS.TRAIN:
+        raise UserError("DATASETS.TRAIN is empty; give --train PATH or a registered set")
+    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world:
+        raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared evenly by {world} processes")
+    if cfg.MODEL.WEIGHTS and "://" not in cfg.MODEL.WEIGHTS and not os.path.isfile(cfg.MODEL.WEIGHTS):
+        raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: no such file")
+    if not cfg.DATASETS.TEST:
+        logging.getLogger("fa_detectron.engine").warning("DATASETS.TEST is empty: this run will not be evaluated")

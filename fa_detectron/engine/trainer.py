@@ -1,0 +1,155 @@
+"""The training loop of this project, on Detectron2's DefaultTrainer."""
+
+import importlib.util
+import logging
+import os
+import weakref
+from typing import Any
+
+import torch
+from detectron2.config import CfgNode
+from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
+from detectron2.evaluation import DatasetEvaluator, verify_results
+from detectron2.modeling import build_model
+from detectron2.utils import comm
+from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
+from fvcore.nn.precise_bn import get_bn_modules
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from fa_detectron.checkpoint import FeatureAlignCheckpointer
+from fa_detectron.engine.evaluation import build_evaluator
+from fa_detectron.engine.hooks import BestCheckpoint, Evaluation
+from fa_detectron.engine.progress import BarLoader, ProgressBar, show_bars
+from fa_detectron.engine.report import final_report
+from fa_detectron.engine.run_folder import open_run_folder
+from fa_detectron.engine.solver import build_optimizer
+from fa_detectron.engine.step import StepTrainer
+from fa_detectron.errors import UserError
+
+_logger = logging.getLogger(__name__)
+_LOG_PERIOD = 20  # iterations
+
+
+class Trainer(DefaultTrainer):
+    """Detectron2's DefaultTrainer, on CPUs as well, with safe checkpoints and the best one kept.
+
+    Unlike Detectron2 0.6's, its state includes the optimizer's, so that a resumed run really continues.
+    """
+
+    def __init__(self, cfg: CfgNode) -> None:
+        TrainerBase.__init__(self)  # DefaultTrainer's own asserts GPUs when there are several processes
+        model = self.build_model(cfg)
+        optimizer = self.build_optimizer(cfg, model)
+        data_loader = self.build_train_loader(cfg)
+        if comm.get_world_size() > 1:
+            # All parameters get a gradient in every step (the loss sees to it), so none has to be searched for.
+            devices = [torch.cuda.current_device()] if cfg.MODEL.DEVICE.startswith("cuda") else None
+            model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
+        self._trainer = StepTrainer(model, data_loader, optimizer, amp=cfg.SOLVER.AMP.ENABLED)
+        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self.checkpointer = FeatureAlignCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
+        self.register_hooks(self.build_hooks())
+
+    def resume_or_load(self, resume: bool = True) -> None:
+        """Continue from OUTPUT_DIR's last checkpoint (``resume``, and there is one), else load MODEL.WEIGHTS."""
+        self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
+        if resume and self.checkpointer.has_checkpoint():
+            self.start_iter = self.iter + 1  # the checkpoint holds the iteration that was finished
+            file = self.checkpointer.get_checkpoint_file()
+            _logger.info("resumed from %s at iteration %d of %d", file, self.start_iter, self.max_iter)
+
+    def train(self) -> dict[str, Any]:
+        """Train, evaluate, print the final table.
+
+        Returns:
+            The last results on the main process, {} elsewhere and for a run without DATASETS.TEST.
+        """
+        open_run_folder(self.cfg, resumed=self.start_iter > 0)
+        if comm.is_main_process():
+            self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD)])
+        self._results: dict[str, Any] = {}
+        self._loop()
+        if comm.is_main_process() and self.cfg.DATASETS.TEST:
+            weights = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
+            print("\n" + final_report(self.cfg, self._results, weights), flush=True)
+            verify_results(self.cfg, self._results)
+        return self._results
+
+    def _loop(self) -> None:
+        # TrainerBase.train would log the traceback of every exception, a user's errors included.
+        if self.start_iter >= self.max_iter:
+            _logger.info("training is complete (%d of %d iterations): evaluating", self.start_iter, self.max_iter)
+        self.iter = self.start_iter
+        with EventStorage(self.start_iter) as self.storage:
+            try:
+                self.before_train()
+                for iteration in range(self.start_iter, self.max_iter):
+                    self.iter = iteration
+                    self.before_step()
+                    self.run_step()
+                    self.after_step()
+                self.iter = self.max_iter
+            finally:
+                self.after_train()
+
+    def build_hooks(self) -> list[HookBase | None]:
+        cfg, main = self.cfg, comm.is_main_process()
+        result: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
+        if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
+            loader = self.build_train_loader(cfg)
+            result.append(hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
+        if main:
+            result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+        if main and show_bars():
+            result.append(ProgressBar())
+        if cfg.DATASETS.TEST:
+            prefix = f"{cfg.DATASETS.TEST[0]}/" if len(cfg.DATASETS.TEST) > 1 else ""
+            best = BestCheckpoint(self.checkpointer, f"{prefix}bbox/AP")
+            result.append(Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, best))
+        return result
+
+    def _evaluate(self) -> dict[str, Any]:
+        self._results = self.test(self.cfg, self.model)
+        return self._results
+
+    def build_writers(self) -> list[EventWriter]:
+        folder = self.cfg.OUTPUT_DIR
+        writers = [CommonMetricPrinter(self.max_iter), JSONWriter(os.path.join(folder, "metrics.json"))]
+        if importlib.util.find_spec("tensorboard"):  # an extra
+            writers.append(TensorboardXWriter(folder))
+        return writers
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**TrainerBase.state_dict(self), "_trainer": self._trainer.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        TrainerBase.load_state_dict(self, state_dict)
+        self._trainer.load_state_dict(state_dict["_trainer"])
+
+    @classmethod
+    def build_model(cls, cfg: CfgNode) -> nn.Module:
+        try:
+            model = build_model(cfg)
+        except KeyError as error:
+            if "registry" not in str(error):
+                raise
+            raise UserError(f"config: {error.args[0]}") from None
+        count = sum(p.numel() for p in model.parameters())
+        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        _logger.info("%s: %.1f M parameters, %.1f M of them trained", type(model).__name__, count / 1e6, trained / 1e6)
+        return model
+
+    @classmethod
+    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
+        return build_optimizer(cfg, model)
+
+    @classmethod
+    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
+        loader = super().build_test_loader(cfg, dataset_name)
+        return BarLoader(loader, f"evaluating {dataset_name}") if show_bars() else loader
+
+    @classmethod
+    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
+        return build_evaluator(cfg, dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
