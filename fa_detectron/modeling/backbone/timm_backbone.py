@@ -45,16 +45,10 @@ class TimmBackbone(Backbone):
         timm = _import_timm()
         if norm not in _NORMS:
             raise UserError(f"MODEL.TIMM.NORM is '{norm}': choose one of {', '.join(_NORMS)}.")
-        if norm == "FrozenBN" and not weights:
-            logger.warning(
-                "MODEL.TIMM.NORM is FrozenBN but MODEL.TIMM.WEIGHTS is empty: only a checkpoint in MODEL.WEIGHTS "
-                "can bring sensible BatchNorm statistics."
-            )
         indices = _feature_indices(timm, name, in_channels)
-        given = (
-            {"pretrained_cfg_overlay": {"state_dict": load_timm_weights(name, weights)}} if weights else {}
-        )
-        body = _create(timm, name, in_channels, out_indices=indices, pretrained=bool(weights), **given)
+        body = _create(timm, name, in_channels, out_indices=indices)
+        if weights:
+            load_timm_weights(body, name, weights)
         if freeze_at > 0:
             _freeze(body, name, freeze_at)
         if norm == "FrozenBN":
@@ -121,17 +115,13 @@ def _feature_indices(timm, name: str, in_channels: int) -> list[int]:
     height, width = 64, 96
     try:
         with torch.no_grad():
-            maps = _channels_first(
-                probe(torch.zeros(1, in_channels, height, width)), _is_channels_last(probe)
-            )
+            maps = _channels_first(probe(torch.zeros(1, in_channels, height, width)), _is_channels_last(probe))
     except Exception as error:
         raise UserError(f"{refusal} for images of any size ({error}). Choose another model.") from error
     for i in chosen:
         shape = (1, probe.feature_info.channels()[i], height // strides[i], width // strides[i])
         if tuple(maps[i].shape) != shape:
-            raise UserError(
-                f"{refusal} (a map is {tuple(maps[i].shape)}, not {shape}). Choose another model."
-            )
+            raise UserError(f"{refusal} (a map is {tuple(maps[i].shape)}, not {shape}). Choose another model.")
     return [probe.feature_info.out_indices[i] for i in chosen]
 
 
@@ -163,11 +153,16 @@ def _freeze(body: torch.nn.Module, name: str, freeze_at: int) -> None:
 @BACKBONE_REGISTRY.register()
 def build_feature_align_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FeatureAlignFPN:
     """The timm model that ``cfg.MODEL.TIMM`` names under the FPN."""
+    weights, norm = cfg.MODEL.TIMM.WEIGHTS, cfg.MODEL.TIMM.NORM
+    if cfg.MODEL.WEIGHTS:
+        weights = ""  # the checkpoint replaces them, so a finished run does not need their package any more
+    elif norm == "FrozenBN" and not weights:
+        logger.warning("MODEL.TIMM.NORM is FrozenBN, but MODEL.TIMM.WEIGHTS brings no statistics for it to keep.")
     bottom_up = TimmBackbone(
         cfg.MODEL.TIMM.NAME,
         in_channels=input_shape.channels,
-        weights=cfg.MODEL.TIMM.WEIGHTS,
-        norm=cfg.MODEL.TIMM.NORM,
+        weights=weights,
+        norm=norm,
         freeze_at=cfg.MODEL.BACKBONE.FREEZE_AT,
     )
     return build_fpn(cfg, bottom_up)

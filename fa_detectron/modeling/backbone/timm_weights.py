@@ -18,36 +18,32 @@ _PACKAGES = {
 }
 
 
-def load_timm_weights(name: str, source: str) -> dict[str, torch.Tensor]:
-    """The state dict of the timm model ``name``, complete and of the right shapes.
+def load_timm_weights(body: torch.nn.Module, name: str, source: str) -> None:
+    """Load ImageNet weights into a feature extractor of timm, every tensor of it.
 
     Args:
+        body: what ``timm.create_model(name, features_only=True)`` gave.
         name: timm's name of the model.
         source: "package:NAME" or a file (.pth with tensors alone, or .safetensors) with timm's own names.
 
     Raises:
         UserError: the source is absent, unreadable or belongs to another architecture.
     """
-    import timm
-
-    # num_classes=0: the classifier is not used, and its size is nobody's business here.
-    with torch.random.fork_rng(devices=[]):
-        expected = timm.create_model(name, num_classes=0).state_dict()
+    expected = body.state_dict()
     if source.startswith(PACKAGE_PREFIX):
         package = source[len(PACKAGE_PREFIX) :]
-        weights = _rename_by_order(_read(_package_file(name, package)), expected, source)
+        pairs = _match_by_order(_read(_package_file(name, package)), expected, name, source)
     else:
-        weights = _read(Path(source))
-    for key, tensor in expected.items():
-        if _is_counter(key):
-            continue
-        if key not in weights:
-            raise UserError(f"{source}: no tensor '{key}', so these are not the weights of '{name}'.")
-        if weights[key].shape != tensor.shape:
+        pairs = _match_by_name(_read(Path(source)), expected, name, source)
+    loaded = {key: tensor for key, tensor in expected.items() if _is_counter(key)}
+    for key, (theirs, tensor) in pairs.items():
+        if tensor.shape != expected[key].shape:
             raise UserError(
-                f"{source}: '{key}' has shape {tuple(weights[key].shape)}, '{name}' needs {tuple(tensor.shape)}."
+                f"MODEL.TIMM.WEIGHTS {source}: '{theirs}' has shape {tuple(tensor.shape)}, "
+                f"'{name}' needs {tuple(expected[key].shape)}."
             )
-    return {key: weights.get(key, tensor) for key, tensor in expected.items()}
+        loaded[key] = tensor
+    body.load_state_dict(loaded)
 
 
 def _is_counter(key: str) -> bool:
@@ -79,32 +75,41 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a broken or unsafe file shows as one of many exceptions
         reason = str(error).strip().split("\n")[0]
-        raise UserError(
-            f"MODEL.TIMM.WEIGHTS: {path} cannot be read as a file of tensors ({reason})."
-        ) from error
+        raise UserError(f"MODEL.TIMM.WEIGHTS: {path} cannot be read as a file of tensors ({reason}).") from error
     if not isinstance(weights, dict) or not all(isinstance(t, torch.Tensor) for t in weights.values()):
         raise UserError(f"MODEL.TIMM.WEIGHTS: {path} holds no flat dict of tensors.")
     return weights
 
 
-def _rename_by_order(
-    weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], source: str
-) -> dict[str, torch.Tensor]:
-    """Give the tensors of another implementation of the same model timm's names, in order of appearance.
+def _match_by_name(
+    weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], name: str, source: str
+) -> dict[str, tuple[str, torch.Tensor]]:
+    """Our key -> (the file's key, its tensor). The file has the names of the whole model."""
+    theirs = {_plain(key): key for key in weights}
+    missing = [key for key in expected if not _is_counter(key) and _plain(key) not in theirs]
+    if missing:
+        raise UserError(
+            f"MODEL.TIMM.WEIGHTS {source}: {len(missing)} of the tensors of '{name}' are not in it "
+            f"('{missing[0]}' and so on). Are these the weights of another model?"
+        )
+    return {k: (theirs[_plain(k)], weights[theirs[_plain(k)]]) for k in expected if not _is_counter(k)}
 
-    Both list their layers in the order of use, so the n-th tensor is the n-th; shapes are checked one by
-    one. The package's tensors after the last expected one are its classifier.
+
+def _plain(key: str) -> str:
+    """A key without the traces of timm's feature extractors, which flatten "blocks.1" to "blocks_1"."""
+    return key.removeprefix("model.").replace(".", "_")
+
+
+def _match_by_order(
+    weights: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], name: str, source: str
+) -> dict[str, tuple[str, torch.Tensor]]:
+    """Our key -> (the package's key, its tensor), for another implementation of the same model.
+
+    Both list their layers in the order of use, so the n-th tensor is the n-th. The package's tensors after
+    the last expected one are its classifier.
     """
-    tensors = [(key, tensor) for key, tensor in weights.items() if not _is_counter(key)]
-    names = [key for key in expected if not _is_counter(key)]
-    if len(tensors) < len(names):
-        raise UserError(f"{source}: {len(tensors)} tensors where {len(names)} are needed.")
-    renamed = {}
-    for name, (key, tensor) in zip(names, tensors):
-        if tensor.shape != expected[name].shape:
-            raise UserError(
-                f"{source}: tensor '{key}' has shape {tuple(tensor.shape)}, '{name}' needs "
-                f"{tuple(expected[name].shape)}."
-            )
-        renamed[name] = tensor
-    return renamed
+    theirs = [(key, tensor) for key, tensor in weights.items() if not _is_counter(key)]
+    ours = [key for key in expected if not _is_counter(key)]
+    if len(theirs) < len(ours):
+        raise UserError(f"MODEL.TIMM.WEIGHTS {source}: {len(theirs)} tensors, '{name}' needs {len(ours)}.")
+    return dict(zip(ours, theirs))
