@@ -97,7 +97,7 @@ def render_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
     classes: list[int] = []  # -1: distractor
 
     count = 0 if rng.uniform() < 0.02 else rng.randint(3, 13)
-    radii = np.exp(rng.uniform(math.log(6.5), math.log(72.0), size=count + rng.randint(0, 4)))
+    radii = np.exp(rng.uniform(math.log(8.0), math.log(95.0), size=count + rng.randint(0, 4)))
     kinds = [rng.randint(len(_SHAPES)) if i < count else -1 for i in range(len(radii))]
     # Mostly the large ones first: they would hide the small ones.
     order = np.argsort(-radii * rng.uniform(0.5, 1.5, size=len(radii)), kind="stable")

@@ -1,0 +1,119 @@
+"""Sample pictures: ground truth and detections of an image side by side."""
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from detectron2.structures import BoxMode, Instances
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from .drawing import class_colour, draw_boxes
+
+_SHORT_SIDE = 420  # pixels of a panel, so that labels stay readable on small images
+_LONG_SIDE = 1000
+_TITLE = 26
+_GAP = 8
+_PAPER = (250, 250, 250)
+_INK = (30, 30, 30)
+
+
+def _name(class_names: Sequence[str], index: int) -> str:
+    return class_names[index] if index < len(class_names) else str(index)
+
+
+def _panel(
+    image: Image.Image, boxes: np.ndarray, classes: Sequence[int], labels: Sequence[str], title: str
+) -> Image.Image:
+    """One captioned picture; boxes (B, 4) xyxy in pixels of ``image``."""
+    scale = min(max(1.0, _SHORT_SIDE / min(image.size)), _LONG_SIDE / max(image.size))
+    size = (round(image.width * scale), round(image.height * scale))
+    resized = image.resize(size, Image.Resampling.LANCZOS) if size != image.size else image
+    drawn = draw_boxes(resized, boxes * scale, labels, [class_colour(c) for c in classes])
+    panel = Image.new("RGB", (size[0], size[1] + _TITLE), _PAPER)
+    panel.paste(drawn, (0, _TITLE))
+    ImageDraw.Draw(panel).text((4, 4), title, font=ImageFont.load_default(15), fill=_INK)
+    return panel
+
+
+def _truth(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[np.ndarray, list[int], list[str]]:
+    items = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
+    boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in items]
+    classes = [a["category_id"] for a in items]
+    return np.array(boxes, dtype=float).reshape(-1, 4), classes, [_name(class_names, c) for c in classes]
+
+
+def detection_picture(
+    record: Mapping[str, Any], instances: Instances, class_names: Sequence[str], score_threshold: float
+) -> Image.Image:
+    """Draw one image's detections, beside its ground truth where there is one.
+
+    Args:
+        record: Detectron2's dataset dict; without "annotations" the detections stand alone.
+        instances: pred_boxes (D, 4) xyxy in the original image's pixels, scores (D,), pred_classes (D,).
+        score_threshold: detections below it are not drawn.
+    """
+    with Image.open(record["file_name"]) as stored:
+        image = ImageOps.exif_transpose(stored).convert("RGB")
+    instances = instances.to("cpu")
+    instances = instances[instances.scores >= score_threshold]
+    classes = instances.pred_classes.tolist()
+    labels = [f"{_name(class_names, c)} {s:.2f}" for c, s in zip(classes, instances.scores.tolist())]
+    boxes = instances.pred_boxes.tensor.detach().numpy().astype(float)  # (D, 4)
+    found = f"detections ({len(boxes)} with score {score_threshold:g} or more)"
+    panels = [_panel(image, boxes, classes, labels, found)]
+    if "annotations" in record:
+        truth, truth_classes, truth_labels = _truth(record, class_names)
+        panels.insert(0, _panel(image, truth, truth_classes, truth_labels, f"ground truth ({len(truth)})"))
+    picture = Image.new("RGB", (sum(p.width for p in panels) + _GAP * (len(panels) - 1), panels[0].height), _PAPER)
+    left = 0
+    for panel in panels:
+        picture.paste(panel, (left, 0))
+        left += panel.width + _GAP
+    return picture
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            picture.save(stream, format="PNG")
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def save_detection_samples(
+    dataset_dicts: Sequence[Mapping[str, Any]],
+    outputs: Sequence[Mapping[str, Any]],
+    metadata: Any,
+    out_dir: str,
+    n: int,
+    score_threshold: float = 0.3,
+) -> list[str]:
+    """Save pictures of the first ``n`` images: ground truth left, detections right.
+
+    Args:
+        dataset_dicts: Detectron2's dataset dicts, with "file_name".
+        outputs: the model's outputs for them, in the same order: {"instances": Instances}.
+        metadata: of the data set; its thing_classes name the classes.
+        out_dir: made where absent; pictures of the same name there are replaced.
+
+    Returns:
+        The paths of the PNG files written.
+    """
+    class_names = metadata.get("thing_classes", [])
+    folder = Path(out_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for i, (record, output) in enumerate(list(zip(dataset_dicts, outputs, strict=True))[:n]):
+        picture = detection_picture(record, output["instances"], class_names, score_threshold)
+        # Numbered, because images of several folders may share a name.
+        path = folder / f"{i:03d}_{Path(record['file_name']).stem}.png"
+        _save(picture, path)
+        paths.append(str(path))
+    return paths

@@ -1,0 +1,100 @@
+"""Boxes, classes and images of a set: each defect refused in words, or left out on request."""
+
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fa_detectron.data.checks import box_problem, check_classes, check_image_headers, check_images_exist, clean_boxes
+from fa_detectron.data.coco_reader import read_coco
+from fa_detectron.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        ((4, 4, 4, 9), "empty"),
+        ((4, 9, 9, 9), "empty"),
+        ((9, 4, 4, 9), "inverted"),
+        ((4, 9, 9, 4), "inverted"),
+        ((math.nan, 4, 9, 9), "not finite"),
+        ((4, 4, math.inf, 9), "not finite"),
+        ((70, 4, 80, 9), "leaves the image of 64x48"),
+        ((-30, 4, 9, 9), "leaves the image"),
+        ((4, 40, 9, 60), "leaves the image"),
+        ((64, 4, 65, 9), "outside the image"),
+        ((4, 4, 9), "not four numbers"),
+        (("4", 4, 9, 9), "not four numbers"),
+        ((True, 4, 9, 9), "not four numbers"),
+        ((10**400, 4, 9, 9), "too large"),
+        (None, "not four numbers"),
+        ({}, "not four numbers"),
+    ],
+)
+def test_bad_boxes_are_described(box, message):
+    assert message in box_problem(box, 64, 48)
+
+
+@pytest.mark.parametrize("box", [(0, 0, 64, 48), (0.5, 0.5, 1.0, 1.0), (-1, -1, 65, 49), (63, 47, 64, 48)])
+def test_good_boxes_pass(box):
+    assert box_problem(box, 64, 48) is None
+
+
+def _spoil(content):
+    content["annotations"][0]["bbox"] = [10, 10, -4, 5]
+    del content["annotations"][2]["bbox"]
+
+
+def test_bad_boxes_are_refused_with_their_places_or_skipped_on_request(coco):
+    path = coco(_spoil)
+    with pytest.raises(UserError) as caught:
+        clean_boxes(read_coco(path), skip_bad=False)
+    message = str(caught.value)
+    assert f"{path}: 2 bad boxes" in message and "--skip-bad-boxes" in message
+    assert f"annotation 0 in {path} (image 1, class 'cat')" in message and "inverted" in message
+    assert "annotation 2" in message and "None" in message
+
+    data = read_coco(path)
+    report = clean_boxes(data, skip_bad=True)
+    assert len(report.skipped) == 2
+    assert [[a.index for a in image.annotations] for image in data.images] == [[1], [], []]
+
+
+def test_overshoot_of_a_pixel_is_clipped_and_counted(coco):
+    data = read_coco(coco(lambda c: c["annotations"][0].update(bbox=[-0.5, 0, 64.9, 48])))
+    assert clean_boxes(data, skip_bad=False).clipped == 1
+    assert data.images[0].annotations[0].box == (0.0, 0.0, 64.0, 48.0)
+
+
+def test_unknown_classes_are_listed_with_their_counts(coco):
+    with pytest.raises(UserError, match=r"1 classes that are not among the 1 classes .*\(ant\).*\n  'cat': 2 boxes"):
+        check_classes(read_coco(coco()), ["ant"])
+
+
+def test_missing_unreadable_and_wrongly_sized_images_are_named(coco, tmp_path):
+    path = coco()
+    data = read_coco(path)
+    check_images_exist(path, [image.file_name for image in data.images])
+    check_image_headers(path, data.images)
+    folder = tmp_path / "images"
+    Image.new("RGB", (48, 64)).save(folder / "1.png")
+    with pytest.raises(UserError, match=r"1 images of another size.*\n.*1\.png: is 48x64, .* says 64x48"):
+        check_image_headers(path, data.images)
+    (folder / "2.png").write_bytes(b"no image")
+    (folder / "3.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"2 images that cannot be read:\n.*2\.png.*\n.*3\.png"):
+        check_image_headers(path, data.images)
+    (folder / "2.png").unlink()
+    with pytest.raises(UserError, match=r"1 images that do not exist:\n.*2\.png"):
+        check_images_exist(path, [image.file_name for image in data.images])
+
+
+def test_sizes_are_those_after_the_exif_orientation(coco, tmp_path):
+    data = read_coco(coco())
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for image in data.images:
+        Image.new("RGB", (48, 64)).save(Path(image.file_name).with_suffix(".jpg"), exif=exif)
+        image.file_name = str(Path(image.file_name).with_suffix(".jpg"))
+    check_image_headers("set", data.images)

@@ -1,0 +1,133 @@
+"""COCO JSON: what is read, and that each defect is refused with its place in words."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from fa_detectron.data.checks import clean_boxes
+from fa_detectron.data.coco_reader import read_coco, read_coco_classes
+from fa_detectron.errors import UserError
+
+
+def test_classes_are_numbered_by_category_id_and_boxes_become_corners(coco):
+    data = read_coco(coco())
+    assert data.classes == ("ant", "cat") == read_coco_classes(coco())
+    first, second, third = data.images
+    assert [(a.label, a.box, a.area, a.iscrowd) for a in first.annotations] == [
+        ("cat", (4, 4, 24, 14), 120.0, 0),
+        ("ant", (30, 8, 46, 24), 0.0, 0),
+    ]
+    assert second.annotations[0].iscrowd == 1 and third.annotations == []
+    assert (first.image_id, first.width, first.height) == (1, 64, 48)
+
+
+@pytest.mark.parametrize("where", [".", "images", "../images", "../train2017", "train2017"])
+def test_images_are_found_around_the_json_file(coco, tmp_path, where):
+    source = Path(coco())
+    folder = tmp_path / "set" / "annotations"
+    folder.mkdir(parents=True)
+    path = folder / "instances_train2017.json"
+    path.write_text(source.read_text())
+    target = folder / where
+    target.mkdir(exist_ok=True)
+    for image in (tmp_path / "images").iterdir():
+        image.rename(target / image.name)
+    assert all(os.path.isfile(image.file_name) for image in read_coco(str(path)).images)
+
+
+def test_images_elsewhere_are_named_by_their_root(coco, tmp_path):
+    path = coco()
+    (tmp_path / "far").mkdir()
+    (tmp_path / "images").rename(tmp_path / "far" / "images")
+    with pytest.raises(UserError, match=r"such as '1.png'.*--images"):
+        read_coco(path)
+    assert os.path.isfile(read_coco(path, str(tmp_path / "far")).images[0].file_name)
+    with pytest.raises(UserError, match="no such folder"):
+        read_coco(path, str(tmp_path / "nowhere"))
+
+
+def test_linked_images_are_read(coco, tmp_path):
+    path = coco()
+    (tmp_path / "images" / "1.png").rename(tmp_path / "stored.png")
+    (tmp_path / "images" / "1.png").symlink_to(tmp_path / "stored.png")
+    assert os.path.isfile(read_coco(path).images[0].file_name)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"images": [', r"not valid JSON.*line 1, column"),
+        ("[]", "one JSON object"),
+        ("[" * 100_000, "not valid JSON"),
+        ('{"images": [], "annotations": []}', "has no key 'categories'"),
+        ('{"images": {}, "annotations": [], "categories": []}', "no list under key 'images'"),
+        ('{"images": [3], "annotations": [], "categories": []}', r"images\[0\] is 3"),
+    ],
+)
+def test_broken_files_are_refused(tmp_path, text, message):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_coco(str(path))
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_and_a_binary_file_are_refused(tmp_path):
+    with pytest.raises(UserError, match="cannot be read"):
+        read_coco(str(tmp_path / "absent.json"))
+    (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_coco(str(tmp_path / "binary.json"))
+
+
+def _set(*keys):
+    """An edit that sets content[keys[0]][keys[1]][keys[2]] to keys[3]."""
+
+    def edit(content):
+        content[keys[0]][keys[1]][keys[2]] = keys[3]
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (_set("images", 1, "id", 1), r"1 images with an id that another image has:\n  images\[1\]: id 1"),
+        (_set("images", 1, "id", None), r"images\[1\]: id must be"),
+        (_set("images", 1, "id", "two"), "mixed"),
+        (_set("images", 1, "width", "64"), r"images\[1\] \(id 2\): width and height"),
+        (_set("images", 1, "height", 0), r"images\[1\] \(id 2\): width and height"),
+        (_set("images", 1, "file_name", "../2.png"), r"'../2.png' leaves the folder"),
+        (_set("images", 1, "file_name", "/etc/passwd"), r"'/etc/passwd' leaves the folder"),
+        (_set("images", 1, "file_name", 7), r"file_name must be a string, is 7"),
+        (_set("annotations", 1, "category_id", 9), r"category_id 9"),
+        (_set("annotations", 1, "category_id", [2]), r"category_id \[2\]"),
+        (_set("annotations", 1, "image_id", 77), r"annotations\[1\] \(id 12\): image_id 77"),
+        (_set("categories", 0, "name", "ant"), r"repeats id 2 or name 'ant'"),
+        (_set("categories", 0, "name", " "), "needs an integer id and a name"),
+        (_set("categories", 0, "id", "5"), "needs an integer id and a name"),
+        (lambda c: c["categories"].clear(), "'categories' is empty"),
+        (lambda c: c["images"].clear(), "'images' is empty"),
+    ],
+)
+def test_bad_entries_are_refused_with_their_place(coco, edit, message):
+    with pytest.raises(UserError, match=message):
+        read_coco(coco(edit))
+
+
+def test_a_long_list_of_defects_is_counted_and_cut(coco):
+    def edit(content):
+        content["annotations"] = [dict(content["annotations"][0], image_id=99, id=i) for i in range(500)]
+
+    with pytest.raises(UserError) as caught:
+        read_coco(coco(edit))
+    assert "500 annotations" in str(caught.value) and "and 490 more" in str(caught.value)
+    assert len(str(caught.value).splitlines()) < 15
+
+
+def test_nan_in_the_file_reaches_the_box_check(coco):
+    path = coco(_set("annotations", 0, "bbox", [float("nan"), 1, 2, 3]))
+    assert "NaN" in Path(path).read_text()
+    with pytest.raises(UserError, match="not finite"):
+        clean_boxes(read_coco(path), skip_bad=False)

@@ -1,0 +1,118 @@
+"""Pascal VOC folders: corner convention, difficult objects, and refusal of what is broken or unsafe."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from fa_detectron.data.checks import clean_boxes
+from fa_detectron.data.voc_reader import parse_xml, read_voc
+from fa_detectron.errors import UserError
+from tests.data.conftest import voc_object
+from tests.shared import shared
+
+
+def test_corners_count_from_one_and_include_the_last_pixel(voc):
+    folder = voc({"a": voc_object("cat", (1, 1, 64, 48)) + voc_object("ant", (5, 6, 5, 6))}, {"train": ["a"]})
+    data = read_voc(folder, "train")
+    assert [a.box for a in data.images[0].annotations] == [(0, 0, 64, 48), (4, 5, 5, 6)]
+    assert data.classes == ("ant", "cat")
+    report = clean_boxes(data, skip_bad=False)
+    assert len(report.tiny) == 1 and "1x1 pixels" in report.tiny[0] and not report.skipped
+
+
+def test_difficult_objects_are_crowd(voc):
+    folder = voc({"a": voc_object("cat", (1, 1, 9, 9), difficult=1)}, {"train": ["a"]})
+    assert read_voc(folder, "train").images[0].annotations[0].iscrowd == 1
+
+
+def test_per_class_lists_and_other_image_types_are_read(voc):
+    folder = voc({"a": "", "b": ""}, {"cat_train": ["a  1", "b -1"]})
+    (Path(folder) / "JPEGImages" / "b.jpg").rename(Path(folder) / "JPEGImages" / "b.png")
+    images = read_voc(folder, "cat_train").images
+    assert [Path(image.file_name).name for image in images] == ["a.jpg", "b.png"]
+
+
+def test_a_missing_size_is_taken_from_the_image(voc):
+    folder = voc({"a": ""}, {"train": ["a"]})
+    (Path(folder) / "Annotations" / "a.xml").write_text("<annotation/>")
+    image = read_voc(folder, "train").images[0]
+    assert (image.width, image.height) == (64, 48)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "DTD"),
+        ('<!DOCTYPE a SYSTEM "file:///etc/passwd"><annotation/>', "DTD"),
+        ("<!DOCTYPE annotation><annotation/>", "DTD"),
+        ("<annotation>", "not valid XML"),
+        ("", "not valid XML"),
+        ('<?xml version="1.0" encoding="no-such"?><annotation/>', "not valid XML"),
+        ("<folder/>", "must be <annotation>, is <folder>"),
+        ("<annotation><size><width>6x</width><height>4</height></size></annotation>", "size must be two integers"),
+        ("<annotation><object><bndbox/></object></annotation>", "object 0 has no name"),
+    ],
+)
+def test_bad_xml_is_refused_with_its_file(voc, text, message):
+    folder = voc({"a": "", "b": ""}, {"train": ["a", "b"]})
+    (Path(folder) / "Annotations" / "b.xml").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        read_voc(folder, "train")
+    assert "b.xml" in str(caught.value) and "1 annotation files" in str(caught.value)
+
+
+def test_entities_never_grow(tmp_path):
+    nested = "".join(f'<!ENTITY e{i} "{f"&e{i - 1};" * 10}">' for i in range(1, 10))
+    path = tmp_path / "bomb.xml"
+    path.write_text(f'<!DOCTYPE a [<!ENTITY e0 "x">{nested}]><annotation>&e9;</annotation>')
+    with pytest.raises(UserError, match="DTD"):
+        parse_xml(str(path))
+
+
+def test_missing_files_are_named(voc):
+    folder = voc({"a": ""}, {"train": ["a", "gone"], "val": []})
+    with pytest.raises(UserError, match=r"gone\.xml: cannot be read"):
+        read_voc(folder, "train")
+    with pytest.raises(UserError, match="lists no image"):
+        read_voc(folder, "val")
+    with pytest.raises(UserError, match="Splits in this folder: train, val"):
+        read_voc(folder, "test")
+
+
+@pytest.mark.parametrize(("ids", "message"), [(["a", "a"], "more than once"), (["../a"], "leave the folder")])
+def test_bad_ids_are_refused(voc, ids, message):
+    with pytest.raises(UserError, match=message):
+        read_voc(voc({"a": ""}, {"train": ids}), "train")
+
+
+@pytest.mark.parametrize(
+    ("box", "message"),
+    [
+        (("x", 1, 9, 9), "not four numbers"),
+        (("nan", 1, 9, 9), "not finite"),
+        (("1e999", 1, 9, 9), "not finite"),
+        (("", 1, 9, 9), "not four numbers"),
+        ((20, 1, 9, 9), "inverted"),
+    ],
+)
+def test_bad_corners_reach_the_box_check(voc, box, message):
+    data = read_voc(voc({"a": voc_object("cat", box)}, {"train": ["a"]}), "train")
+    with pytest.raises(UserError, match=rf"1 bad boxes:\n.*annotation 0 in .*a\.xml.*{message}"):
+        clean_boxes(data, skip_bad=False)
+
+
+@pytest.mark.parametrize(
+    ("split", "images", "counts", "tiny"),
+    [
+        ("train", 205, {"Platelets": 209, "RBC": 2382, "WBC": 214}, 1),
+        ("val", 87, {"Platelets": 83, "RBC": 968, "WBC": 87}, 1),
+        ("test", 72, {"Platelets": 69, "RBC": 805, "WBC": 71}, 0),
+    ],
+)
+def test_bccd(split, images, counts, tiny):
+    data = read_voc(str(shared("data/bccd")), split)
+    report = clean_boxes(data, skip_bad=False)
+    assert len(data.images) == images
+    assert Counter(a.label for image in data.images for a in image.annotations) == counts
+    assert len(report.tiny) == tiny and not report.skipped
