@@ -31,6 +31,7 @@ PORT_VERSION = "0.6+fa1"  # raise the local number whenever PORTS changes: older
 REQUIREMENT = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
 MANIFEST = Path(__file__).with_name("detectron2-0.6.sha256")
+SETUP_CFG = Path(__file__).with_name("detectron2-0.6.setup.cfg")
 GIT_REQUIREMENT = "detectron2 @ git+https://github.com/facebookresearch/detectron2.git"
 
 
@@ -77,39 +78,6 @@ PORTS = [
         where="detectron2/model_zoo/",
     ),
 ]
-
-# Upstream's setup.py without black (pinned to a pre-release), future and pydot, which only caffe2 export
-# and LazyConfig's pretty printer use.
-SETUP_CFG = f"""\
-[metadata]
-name = detectron2
-version = {PORT_VERSION}
-author = FAIR
-url = https://github.com/facebookresearch/detectron2
-description = Detectron2 0.6 (commit 72e9dd6e), pure Python, ported by fa_detectron
-license = Apache-2.0
-license_files =
-    LICENSE
-    MODIFICATIONS
-
-[options]
-packages = find:
-python_requires = >=3.9
-install_requires =
-    Pillow>=7.1
-    matplotlib
-    pycocotools>=2.0.2
-    termcolor>=1.1
-    yacs>=0.1.8
-    tabulate
-    cloudpickle
-    tqdm>4.29.0
-    tensorboard
-    fvcore>=0.1.5,<0.1.6
-    iopath>=0.1.7,<0.1.10
-    omegaconf>=2.1
-    hydra-core>=1.1
-"""
 
 
 def port_source(path: str, text: str) -> tuple[str, list[Port]]:
@@ -172,7 +140,7 @@ def write_source_tree(contents: dict[str, bytes], folder: Path) -> None:
     if unused:
         raise InstallError(f"these ports match nothing any more: {[port.pattern for port in unused]}")
     (folder / "MODIFICATIONS").write_text("Files changed by fa_detectron:\n" + "\n".join(modified) + "\n")
-    (folder / "setup.cfg").write_text(SETUP_CFG)
+    (folder / "setup.cfg").write_text(SETUP_CFG.read_text().replace("@VERSION@", PORT_VERSION))
     (folder / "setup.py").write_text("from setuptools import setup\n\nsetup()\n")
 
 

@@ -23,8 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 11), (3, 12))
 PACKAGES = ["setuptools", "wheel", "ninja", "torch", "torchvision", "numpy"]
-INPUTS = ["constraints.txt", "setup.py", "pyproject.toml", "tools/install_detectron2.py", "tools/setup_environment.py"]
-SOURCE_SUFFIXES = (".cpp", ".h", ".cu", ".cuh", ".py")
+INPUTS = ["constraints.txt", "setup.py", "pyproject.toml"]  # and everything below tools/ and csrc/
+SOURCE_SUFFIXES = (".cpp", ".h", ".cu", ".cuh", ".py", ".cfg", ".sha256")
 BUILD_VARIABLES = ["DETECTRON2", "FA_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CXX"]
 
 # Run by the environment's interpreter: what must survive an installation into somebody's own environment.
@@ -63,7 +63,9 @@ def fingerprint(python: Path) -> str:
     variables = [os.environ.get(name, "") for name in BUILD_VARIABLES]
     digest = hashlib.sha256(f"{ROOT}|{python}|{compiler}|{variables}".encode())
     native = (
-        path for path in sorted((ROOT / "csrc").rglob("*")) if path.suffix in (".cpp", ".h", ".cu", ".cuh", ".py")
+        path
+        for path in sorted((ROOT / "csrc").rglob("*"))
+        if path.suffix in (".cpp", ".h", ".cu", ".cuh", ".py", ".cfg", ".sha256")
     )
     for path in [*(ROOT / name for name in INPUTS), *native]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
@@ -74,9 +76,7 @@ def check_version(version: tuple[int, int], who: str) -> None:
     """The versions that the project is tested with."""
     if version not in PYTHONS:
         wanted = " or ".join(".".join(map(str, known)) for known in PYTHONS)
-        raise SetupError(
-            f"{who} is Python {version[0]}.{version[1]}, needed is {wanted} (PYTHON=... says which)"
-        )
+        raise SetupError(f"{who} is Python {version[0]}.{version[1]}, needed is {wanted} (PYTHON=... says which)")
 
 
 def run(*command: object) -> None:

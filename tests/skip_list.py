@@ -1,0 +1,65 @@
+"""The tests that may be skipped, where, and why: tests/skips.txt. With CI=true every other skip is a failure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from tests.shared import SHARED
+
+FILE = Path(__file__).with_name("skips.txt")
+
+
+def _no_cuda() -> bool:
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+# What a machine can lack. A skip for any other reason is a defect.
+CONDITIONS: dict[str, Callable[[], bool]] = {"no-cuda": _no_cuda, "no-shared": lambda: not SHARED.is_dir()}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the list. ``test`` is a node id without parameters, or a file where it is skipped as a whole."""
+
+    condition: str
+    test: str
+    reason: str
+
+
+def read(text: str) -> list[Entry]:
+    """Parse the list: condition, test and reason, separated by white space; # starts a comment line."""
+    entries = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip() and not line.startswith("#"):
+            parts = line.split(maxsplit=2)
+            if len(parts) != 3 or parts[0] not in CONDITIONS:
+                known = ", ".join(CONDITIONS)
+                raise ValueError(f"{FILE.name}, line {number}: needs CONDITION TEST REASON, a condition being {known}")
+            entries.append(Entry(*parts))
+    return entries
+
+
+def compare(entries: Iterable[Entry], seen: set[str], skipped: set[tuple[str, str]], whole_suite: bool) -> list[str]:
+    """Where the list and a run disagree, in words.
+
+    Args:
+        entries: the list, without the entries whose condition does not hold on this machine.
+        seen: node ids without parameters of all tests of the run.
+        skipped: (node id without parameters, reason) of those that were skipped.
+        whole_suite: whether tests that the run did not see no longer exist.
+    """
+    entries = list(entries)
+    problems = []
+    for test, reason in sorted(skipped):
+        if not any(entry.test == test and fnmatchcase(reason, entry.reason) for entry in entries):
+            problems.append(f"skipped, but not listed: CONDITION {test} {reason}")
+    skipped_tests = {test for test, _ in skipped}
+    for entry in entries:
+        if entry.test in seen and entry.test not in skipped_tests:
+            problems.append(f"listed, but not skipped here: {entry.test}")
+        if whole_suite and entry.test not in seen | skipped_tests:
+            problems.append(f"listed, but there is no such test: {entry.test}")
+    return problems
