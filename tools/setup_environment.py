@@ -62,12 +62,9 @@ def fingerprint(python: Path) -> str:
     compiler = shutil.which((os.environ.get("CXX", "").split() or ["c++"])[0])
     variables = [os.environ.get(name, "") for name in BUILD_VARIABLES]
     digest = hashlib.sha256(f"{ROOT}|{python}|{compiler}|{variables}".encode())
-    native = (
-        path
-        for path in sorted((ROOT / "csrc").rglob("*"))
-        if path.suffix in (".cpp", ".h", ".cu", ".cuh", ".py", ".cfg", ".sha256")
-    )
-    for path in [*(ROOT / name for name in INPUTS), *native]:
+    below = [path for folder in ("csrc", "tools") for path in sorted((ROOT / folder).rglob("*"))]
+    sources = [path for path in below if path.suffix in SOURCE_SUFFIXES]
+    for path in [*(ROOT / name for name in INPUTS), *sources]:
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
