@@ -34,6 +34,28 @@ TORCH_LIBRARY(fa_detectron, m) {
   m.def(
       "deform_conv2d_levels_backward(Tensor[] grad_outputs, Tensor[] inputs, Tensor[] offset_masks, Tensor weight, "
       "bool[4] needed) -> Tensor[]");
+
+  // The quality-weighted loss, maps of L levels: cls_logits (N,K,H,W), box_ltrb (N,4,H,W) pixels, obj_logits
+  // (N,1,H,W); ground truth of N images: gt_boxes (G,4) xyxy pixels, gt_classes (G) int64; mu, sigma (L,K,2) or (K,2).
+  // Returns what the losses need of each box (sum of G, 9; float64), the largest IoU of each inside location with any
+  // box (N,A), and num_background, the sum of the Gaussians over inside pairs (float64): the all-reduce stands here.
+  m.def(
+      "quality_statistics(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] gt_boxes, "
+      "Tensor[] gt_classes, Tensor mu, Tensor sigma, float[] strides, float location_offset, bool feature_filter, "
+      "bool quality_prior, float reg_weight, str iou_type) -> (Tensor, Tensor, Tensor)");
+  // divisors (2; float64), of the foreground and the background loss; returns loss_pos, loss_neg, loss_norm (3).
+  m.def(
+      "quality_loss(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] gt_boxes, "
+      "Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, Tensor divisors, "
+      "float[] strides, float location_offset, bool feature_filter, bool quality_prior, float reg_weight, "
+      "str iou_type, float focal_alpha, float focal_gamma) -> Tensor");
+  // Returns the gradients of cls_logits, box_ltrb, obj_logits (L each), mu, sigma.
+  m.def(
+      "quality_loss_backward(Tensor grad_losses, Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, "
+      "Tensor[] gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, "
+      "Tensor divisors, float[] strides, float location_offset, bool feature_filter, bool quality_prior, "
+      "float reg_weight, str iou_type, float focal_alpha, float focal_gamma) "
+      "-> (Tensor[], Tensor[], Tensor[], Tensor, Tensor)");
 }
 
 // `import fa_detectron._C` only has to load this library: the operators are in torch.ops.fa_detectron.

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
-from . import reference
+from . import native, reference
 from .arguments import check_head_maps
+from .reference.quality_weighted_loss import loss_divisors
 
 IOU_TYPES = ("giou", "linear_iou", "iou")
 
@@ -25,6 +27,11 @@ def _check_ground_truth(
             raise ValueError(f"gt_classes[{image}] must be ({len(boxes)},), got {tuple(classes.shape)}")
         if classes.is_floating_point():
             raise ValueError(f"gt_classes[{image}] must hold integers, got {classes.dtype}")
+        # Reading the values would make a GPU wait, and break a compiled graph: there the op itself is safe.
+        if classes.device.type == "cpu" and not torch.compiler.is_compiling():
+            wrong = classes[(classes < 0) | (classes >= k)]
+            if len(wrong):
+                raise ValueError(f"gt_classes[{image}] holds class {wrong[0].item()}, not in [0, {k})")
         # Only on the CPU: on a GPU a look at the values would stop the host.
         if classes.device.type == "cpu" and len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < k:
             raise ValueError(f"gt_classes[{image}] must lie in [0, {k}) for {k} classes, got {classes.tolist()}")
@@ -92,7 +99,8 @@ def quality_weighted_loss(
         raise ValueError(f"iou_type must be one of {', '.join(IOU_TYPES)}, got {iou_type!r}")
     if focal_gamma != 0 and focal_gamma < 1:
         raise ValueError(f"focal_gamma must be 0 or at least 1, got {focal_gamma}")
-    return reference.quality_weighted_loss(
+    implementation = _native_loss if native.use(*cls_logits) else reference.quality_weighted_loss
+    return implementation(
         cls_logits,
         box_ltrb,
         obj_logits,
@@ -111,3 +119,112 @@ def quality_weighted_loss(
         normalizers=normalizers,
         reduce=reduce,
     )
+
+
+def _native_loss(
+    cls_logits: list[Tensor],
+    box_ltrb: list[Tensor],
+    obj_logits: list[Tensor],
+    gt_boxes: list[Tensor],
+    gt_classes: list[Tensor],
+    mu: Tensor,
+    sigma: Tensor,
+    strides: Sequence[int],
+    *,
+    feature_filter: bool,
+    quality_prior: bool,
+    location_offset: float,
+    focal_alpha: float,
+    focal_gamma: float,
+    reg_weight: float,
+    iou_type: str,
+    normalizers: tuple[float | Tensor, float | Tensor] | None,
+    reduce: bool,
+) -> dict[str, Tensor]:
+    dtype = torch.promote_types(cls_logits[0].dtype, torch.float32)
+    maps = [[x.to(dtype) for x in levels] for levels in (cls_logits, box_ltrb, obj_logits)]
+    truth = [[boxes.detach().to(dtype) for boxes in gt_boxes], list(gt_classes)]
+    mu, sigma = mu.to(dtype), sigma.to(dtype)
+    options = ([float(s) for s in strides], float(location_offset), feature_filter, quality_prior, float(reg_weight))
+    statistics, max_iou, background = torch.ops.fa_detectron.quality_statistics(
+        *([x.detach() for x in levels] for levels in maps), *truth, mu.detach(), sigma.detach(), *options, iou_type
+    )
+    if normalizers is None:
+        normalizers = loss_divisors(sum(len(boxes) for boxes in gt_boxes), background, reduce)
+    divisors = torch.stack([_float64_like(x, background) for x in normalizers])  # (2,)
+    losses = torch.ops.fa_detectron.quality_loss(
+        *maps,
+        *truth,
+        mu,
+        sigma,
+        statistics,
+        max_iou,
+        divisors,
+        *options,
+        iou_type,
+        float(focal_alpha),
+        float(focal_gamma),
+    )
+    return dict(zip(("loss_pos", "loss_neg", "loss_norm"), losses.unbind(), strict=True))
+
+
+def _float64_like(value: float | Tensor, like: Tensor) -> Tensor:
+    """0-dim float64 on the device of ``like``, made there: a copy from the host would make a GPU wait."""
+    if isinstance(value, Tensor):
+        return value.detach().to(like).reshape(())
+    return torch.full((), float(value), dtype=torch.float64, device=like.device)
+
+
+def _fake_statistics(
+    cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, *options
+) -> tuple[Tensor, Tensor, Tensor]:
+    maps = cls_logits[0]
+    boxes = sum(x.shape[0] for x in gt_boxes)
+    locations = sum(x.shape[2] * x.shape[3] for x in cls_logits)
+    return (
+        maps.new_empty((boxes, 9), dtype=torch.float64),
+        maps.new_empty((maps.shape[0], locations)),
+        maps.new_empty((), dtype=torch.float64),
+    )
+
+
+def _fake_loss(cls_logits, *rest) -> Tensor:
+    return cls_logits[0].new_empty(3)
+
+
+def _fake_backward(grad_losses, cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, *rest):
+    grads = tuple([x.new_empty(x.shape) for x in levels] for levels in (cls_logits, box_ltrb, obj_logits))
+    return *grads, mu.new_empty(mu.shape), sigma.new_empty(sigma.shape)
+
+
+def _save(ctx, inputs, output) -> None:
+    lists, rest = inputs[:5], inputs[5:]
+    ctx.lengths = [len(x) for x in lists]
+    ctx.options = rest[5:]
+    ctx.save_for_backward(*(tensor for x in lists for tensor in x), *rest[:5])
+
+
+def _backward(ctx, grad_losses: Tensor):
+    saved = list(ctx.saved_tensors)
+    lists = []
+    for length in ctx.lengths:
+        lists.append(saved[:length])
+        saved = saved[length:]
+    cls, box, obj, mu, sigma = torch.ops.fa_detectron.quality_loss_backward(grad_losses, *lists, *saved, *ctx.options)
+    nothing = [None] * ctx.lengths[3]
+    return cls, box, obj, nothing, nothing, mu, sigma, *[None] * (3 + len(ctx.options))
+
+
+def _no_double_backward(ctx, *grads):
+    raise RuntimeError("quality_weighted_loss has no second derivative: call backward without create_graph=True")
+
+
+if native.loaded():
+    torch.library.register_fake("fa_detectron::quality_statistics", _fake_statistics)
+    torch.library.register_fake("fa_detectron::quality_loss", _fake_loss)
+    torch.library.register_fake("fa_detectron::quality_loss_backward", _fake_backward)
+    torch.library.register_autograd("fa_detectron::quality_loss", _backward, setup_context=_save)
+    torch.library.register_autograd("fa_detectron::quality_loss_backward", _no_double_backward)
+    for _device in ("cpu", "cuda"):  # half-precision maps would lose the small differences that weigh the negatives
+        for _name in ("quality_statistics", "quality_loss"):
+            torch.library.register_autocast(f"fa_detectron::{_name}", _device, torch.float32)

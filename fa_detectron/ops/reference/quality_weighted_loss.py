@@ -137,7 +137,8 @@ def _flatten(levels: list[Tensor], dtype: torch.dtype) -> Tensor:
     return torch.cat([x.to(dtype).flatten(2).transpose(1, 2) for x in levels], dim=1)
 
 
-def _divisors(num_boxes: int, num_background: Tensor, reduce: bool) -> tuple[Tensor, Tensor]:
+def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool) -> tuple[Tensor, Tensor]:
+    """Divisors of the foreground and the background loss from this worker's sums; one all-reduce where asked for."""
     totals = torch.stack([num_background.new_tensor(float(num_boxes)), num_background])  # (2,)
     workers = 1
     if reduce and dist.is_available() and dist.is_initialized():
@@ -202,7 +203,7 @@ def quality_weighted_loss(
         background.append(pairs.gaussian.detach().sum())
 
     if normalizers is None:
-        normalizers = _divisors(sum(len(b) for b in gt_boxes), torch.stack(background).sum(), reduce)
+        normalizers = loss_divisors(sum(len(b) for b in gt_boxes), torch.stack(background).sum(), reduce)
     num_foreground, num_background = normalizers
     return {
         "loss_pos": focal_alpha * torch.stack(positive).sum() / num_foreground,

@@ -1,0 +1,266 @@
+// quality_statistics, quality_loss and quality_loss_backward on the CPU; schemas in registry.cpp.
+#include <ATen/ATen.h>
+#include <torch/library.h>
+
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu/quality_problem.h"
+
+namespace fa {
+namespace quality {
+namespace {
+
+using Tensors = std::vector<at::Tensor>;
+
+const BoxStatistics* as_statistics(const at::Tensor& statistics) {
+  return reinterpret_cast<const BoxStatistics*>(statistics.const_data_ptr<double>());
+}
+
+// Adds up what the claims of each box found, in the order of the claims.
+template <typename S>
+void combine(const Problem<S>& problem, BoxStatistics* boxes) {
+  const Work<S>& work = problem.work;
+  for (int64_t c = 0; c < problem.num_claims(); ++c) {
+    const BoxStatistics& part = work.claim_statistics[c];
+    BoxStatistics& box = boxes[work.claims[c].box];
+    const bool first = box.count == 0;
+    box.bag_weight += part.bag_weight;
+    box.bag_confidence += part.bag_confidence;
+    box.gaussian += part.gaussian;
+    box.count += part.count;
+    box.lowest_joint = first ? part.lowest_joint : smaller(box.lowest_joint, part.lowest_joint);
+    box.highest_joint = first ? part.highest_joint : larger(box.highest_joint, part.highest_joint);
+    box.lowest_iou = first ? part.lowest_iou : smaller(box.lowest_iou, part.lowest_iou);
+    box.highest_iou = first ? part.highest_iou : larger(box.highest_iou, part.highest_iou);
+  }
+}
+
+template <typename S>
+std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics(const Inputs& inputs) {
+  Problem<S> problem(inputs);
+  const auto of_maps = inputs.cls_logits[0].options(), in_double = of_maps.dtype(at::kDouble);
+  at::Tensor out = at::zeros({problem.num_boxes(), kStatistics}, in_double);
+  at::Tensor max_iou = at::zeros({problem.work.images, problem.work.locations}, of_maps);
+  at::Tensor num_background = at::zeros({}, in_double);
+  std::vector<BoxStatistics> parts(problem.num_claims());
+  auto* boxes = reinterpret_cast<BoxStatistics*>(out.mutable_data_ptr<double>());
+  problem.work.max_iou = max_iou.mutable_data_ptr<S>();
+  problem.work.claim_statistics = parts.data();
+  problem.for_each_chunk([&](int64_t, const Chunk& chunk, S* scratch) {
+    steps<S>().statistics(problem.work, chunk, scratch);
+  });
+  combine(problem, boxes);
+  if (inputs.options.quality_prior) {
+    problem.work.statistics = boxes;
+    problem.for_each_chunk([&](int64_t, const Chunk& chunk, S* scratch) {
+      steps<S>().prior_roots(problem.work, chunk, scratch);
+    });
+    for (int64_t c = 0; c < problem.num_claims(); ++c) {
+      boxes[problem.work.claims[c].box].prior_root += parts[c].prior_root;
+    }
+  }
+  double& total = *num_background.mutable_data_ptr<double>();
+  for (int64_t g = 0; g < problem.num_boxes(); ++g) total += boxes[g].gaussian;
+  return {out, max_iou, num_background};
+}
+
+// The prior term of one image and its derivative by the image's sum over inside pairs.
+template <typename S>
+std::pair<double, double> prior_term(const Work<S>& work, int64_t image) {
+  const int64_t begin = work.image_boxes[image], end = work.image_boxes[image + 1];
+  double count = 0, sum = 0;
+  for (int64_t g = begin; g < end; ++g) {
+    count += work.statistics[g].count;
+    sum += work.options.quality_prior ? work.statistics[g].prior_root : work.statistics[g].gaussian;
+  }
+  if (count == 0) return {0, 0};
+  const bool clamped = !work.options.quality_prior && sum < 1e-12;
+  const double divisor = work.options.quality_prior ? sum + 1e-6 : clamp_min(sum, 1e-12);
+  const double value = double(end - begin) / divisor;
+  return {value, clamped ? 0 : -value / divisor};
+}
+
+double bag_of(const BoxStatistics& box) {
+  return box.bag_confidence / clamp_min(box.bag_weight, 1e-12);
+}
+
+void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
+                 const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations) {
+  TORCH_CHECK(statistics.sizes() == at::IntArrayRef({boxes, kStatistics}) &&
+                  statistics.scalar_type() == at::kDouble && statistics.is_contiguous() &&
+                  max_iou.sizes() == at::IntArrayRef({images, locations}) &&
+                  max_iou.is_contiguous(),
+              "statistics and max_iou must be what quality_statistics returned for these inputs");
+  TORCH_CHECK(divisors.sizes() == at::IntArrayRef({2}) && divisors.scalar_type() == at::kDouble,
+              "divisors must be (2,) float64, got ", divisors.sizes(), " ", divisors.scalar_type());
+}
+
+template <typename S>
+at::Tensor losses(const Inputs& inputs, const at::Tensor& statistics, const at::Tensor& max_iou,
+                  const at::Tensor& divisors) {
+  Problem<S> problem(inputs);
+  Work<S>& work = problem.work;
+  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations);
+  work.statistics = as_statistics(statistics);
+  work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());  // only read from here on
+  std::vector<double> parts(problem.num_chunks());
+  problem.for_each_chunk([&](int64_t i, const Chunk& chunk, S* scratch) {
+    parts[i] = steps<S>().negative(work, chunk, scratch);
+  });
+  double positive = 0, negative = 0, prior = 0;
+  for (int64_t g = 0; g < problem.num_boxes(); ++g)
+    positive += bag_loss(bag_of(work.statistics[g]));
+  for (const double part : parts) negative += part;
+  for (int64_t n = 0; n < work.images; ++n) prior += prior_term(work, n).first;
+  const double alpha = inputs.options.focal_alpha;
+  const auto divide = divisors.contiguous();
+  const double* by = divide.const_data_ptr<double>();
+  at::Tensor out = at::empty({3}, inputs.cls_logits[0].options());
+  S* to = out.mutable_data_ptr<S>();
+  to[0] = S(alpha * positive / by[0]);
+  to[1] = S((1 - alpha) * negative / by[1]);
+  to[2] = S((1 - alpha) * prior / double(work.images));
+  return out;
+}
+
+// From the sums of each claim to the gradients of mu and sigma, in the order of the claims.
+template <typename S>
+std::pair<at::Tensor, at::Tensor> gaussian_gradients(const Problem<S>& problem,
+                                                     const Inputs& inputs) {
+  const Work<S>& work = problem.work;
+  at::Tensor mu = at::zeros(inputs.mu.sizes(), inputs.mu.options().dtype(at::kDouble));
+  at::Tensor sigma = at::zeros_like(mu);
+  double *to_mu = mu.mutable_data_ptr<double>(), *to_sigma = sigma.mutable_data_ptr<double>();
+  for (int64_t c = 0; c < problem.num_claims(); ++c) {
+    const Box<S>& box = work.boxes[work.claims[c].box];
+    const int64_t level = problem.chunk(work.claims[c].chunk).level;
+    const int64_t at = level * work.level_step + 2 * box.cls;
+    const Gaussian<S> gaussian = make_gaussian(
+        box.x1, box.y1, box.x2, box.y2, work.levels[level].stride, work.mu + at, work.sigma + at);
+    const ClaimGradient& part = work.claim_gradients[c];
+    to_mu[at] += part.dx * gaussian.by_mu_x;
+    to_mu[at + 1] += part.dy * gaussian.by_mu_y;
+    to_sigma[at] += part.dx2 * gaussian.by_sigma_x;
+    to_sigma[at + 1] += part.dy2 * gaussian.by_sigma_y;
+  }
+  return {mu.to(inputs.mu.scalar_type()), sigma.to(inputs.mu.scalar_type())};
+}
+
+template <typename S>
+std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> gradients(
+    const at::Tensor& grad_losses, const Inputs& inputs, const at::Tensor& statistics,
+    const at::Tensor& max_iou, const at::Tensor& divisors) {
+  Problem<S> problem(inputs);
+  Work<S>& work = problem.work;
+  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations);
+  TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}), "grad_losses must be (3,), got ",
+              grad_losses.sizes());
+  work.statistics = as_statistics(statistics);
+  work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());
+  Tensors cls, box, obj;
+  for (size_t l = 0; l < inputs.cls_logits.size(); ++l) {
+    const auto make = [](const at::Tensor& like, Tensors* list) {
+      list->push_back(at::empty_like(like, at::MemoryFormat::Contiguous));
+      return list->back().mutable_data_ptr<S>();
+    };
+    problem.level(l).grad_cls = make(inputs.cls_logits[l], &cls);
+    problem.level(l).grad_box = make(inputs.box_ltrb[l], &box);
+    problem.level(l).grad_obj = make(inputs.obj_logits[l], &obj);
+  }
+
+  const auto upstream = grad_losses.to(at::kDouble).contiguous(), divide = divisors.contiguous();
+  const double *grad = upstream.const_data_ptr<double>(), *by = divide.const_data_ptr<double>();
+  const double alpha = inputs.options.focal_alpha;
+  work.negative_factor = grad[1] * (1 - alpha) / by[1];
+  std::vector<BoxFactors> factors;
+  for (int64_t n = 0; n < work.images; ++n) {
+    const double prior = grad[2] * (1 - alpha) / double(work.images) * prior_term(work, n).second;
+    for (int64_t g = work.image_boxes[n]; g < work.image_boxes[n + 1]; ++g) {
+      const double slope = bag_slope(bag_of(work.statistics[g]));
+      factors.push_back({grad[0] * alpha / by[0] * slope, prior});
+    }
+  }
+  std::vector<ClaimGradient> parts(problem.num_claims());
+  work.factors = factors.data();
+  work.claim_gradients = parts.data();
+  problem.for_each_chunk(
+      [&](int64_t, const Chunk& chunk, S* scratch) { steps<S>().gradients(work, chunk, scratch); });
+  const auto [mu, sigma] = gaussian_gradients(problem, inputs);
+  return {cls, box, obj, mu, sigma};
+}
+
+bool is_double(at::TensorList maps) {
+  return maps.size() > 0 && maps[0].scalar_type() == at::kDouble;
+}
+
+std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(
+    at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
+    at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
+    const at::Tensor& sigma, at::ArrayRef<double> strides, double location_offset,
+    bool feature_filter, bool quality_prior, double reg_weight, std::string type) {
+  const Inputs inputs{
+      cls_logits,
+      box_ltrb,
+      obj_logits,
+      gt_boxes,
+      gt_classes,
+      mu,
+      sigma,
+      strides,
+      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset, 0, 0}};
+  return is_double(cls_logits) ? statistics<double>(inputs) : statistics<float>(inputs);
+}
+
+at::Tensor loss_op(at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
+                   at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
+                   const at::Tensor& sigma, const at::Tensor& statistics, const at::Tensor& max_iou,
+                   const at::Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
+                   bool feature_filter, bool quality_prior, double reg_weight, std::string type,
+                   double focal_alpha, double focal_gamma) {
+  const Inputs inputs{cls_logits,
+                      box_ltrb,
+                      obj_logits,
+                      gt_boxes,
+                      gt_classes,
+                      mu,
+                      sigma,
+                      strides,
+                      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
+                       focal_alpha, focal_gamma}};
+  return is_double(cls_logits) ? losses<double>(inputs, statistics, max_iou, divisors)
+                               : losses<float>(inputs, statistics, max_iou, divisors);
+}
+
+std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> backward_op(
+    const at::Tensor& grad_losses, at::TensorList cls_logits, at::TensorList box_ltrb,
+    at::TensorList obj_logits, at::TensorList gt_boxes, at::TensorList gt_classes,
+    const at::Tensor& mu, const at::Tensor& sigma, const at::Tensor& statistics,
+    const at::Tensor& max_iou, const at::Tensor& divisors, at::ArrayRef<double> strides,
+    double location_offset, bool feature_filter, bool quality_prior, double reg_weight,
+    std::string type, double focal_alpha, double focal_gamma) {
+  const Inputs inputs{cls_logits,
+                      box_ltrb,
+                      obj_logits,
+                      gt_boxes,
+                      gt_classes,
+                      mu,
+                      sigma,
+                      strides,
+                      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
+                       focal_alpha, focal_gamma}};
+  return is_double(cls_logits)
+             ? gradients<double>(grad_losses, inputs, statistics, max_iou, divisors)
+             : gradients<float>(grad_losses, inputs, statistics, max_iou, divisors);
+}
+
+}  // namespace
+}  // namespace quality
+}  // namespace fa
+
+TORCH_LIBRARY_IMPL(fa_detectron, CPU, m) {
+  m.impl("quality_statistics", fa::quality::statistics_op);
+  m.impl("quality_loss", fa::quality::loss_op);
+  m.impl("quality_loss_backward", fa::quality::backward_op);
+}

@@ -1,0 +1,242 @@
+#include "cpu/quality_problem.h"
+
+#include <ATen/ATen.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "core/cpu_capability.h"
+
+namespace fa {
+namespace quality {
+
+namespace portable {
+extern const Steps<float> kFloat;
+extern const Steps<double> kDouble;
+}  // namespace portable
+namespace avx2 {
+extern const Steps<float> kFloat;
+extern const Steps<double> kDouble;
+}  // namespace avx2
+namespace avx512 {
+extern const Steps<float> kFloat;
+extern const Steps<double> kDouble;
+}  // namespace avx512
+
+template <>
+const Steps<float>& steps<float>() {
+  const CpuCapability level = cpu_capability();
+  if (level == CpuCapability::kAvx512) return avx512::kFloat;
+  return level == CpuCapability::kAvx2 ? avx2::kFloat : portable::kFloat;
+}
+
+template <>
+const Steps<double>& steps<double>() {
+  const CpuCapability level = cpu_capability();
+  if (level == CpuCapability::kAvx512) return avx512::kDouble;
+  return level == CpuCapability::kAvx2 ? avx2::kDouble : portable::kDouble;
+}
+
+IouType iou_type(const std::string& name) {
+  if (name == "giou") return IouType::kGiou;
+  if (name == "linear_iou") return IouType::kLinearIou;
+  TORCH_CHECK(name == "iou", "iou_type must be giou, linear_iou or iou, got ", name);
+  return IouType::kIou;
+}
+
+void check(const Inputs& in) {
+  const size_t levels = in.cls_logits.size();
+  TORCH_CHECK(levels > 0 && in.box_ltrb.size() == levels && in.obj_logits.size() == levels &&
+                  in.strides.size() == levels,
+              "cls_logits, box_ltrb, obj_logits and strides need one entry a level, got ", levels,
+              ", ", in.box_ltrb.size(), ", ", in.obj_logits.size(), " and ", in.strides.size());
+  const at::Tensor& first = in.cls_logits[0];
+  TORCH_CHECK(first.dim() == 4, "cls_logits[0] must be (N, K, H, W), got ", first.sizes());
+  TORCH_CHECK(first.scalar_type() == at::kFloat || first.scalar_type() == at::kDouble,
+              "the maps must be float32 or float64, got ", first.scalar_type());
+  const int64_t n = first.size(0), k = first.size(1);
+  for (size_t i = 0; i < levels; ++i) {
+    TORCH_CHECK(in.cls_logits[i].dim() == 4, "cls_logits[", i, "] must be (N, K, H, W), got ",
+                in.cls_logits[i].sizes());
+    const int64_t h = in.cls_logits[i].size(2), w = in.cls_logits[i].size(3);
+    const auto fits = [&](const char* name, const at::Tensor& map, int64_t channels) {
+      TORCH_CHECK(map.sizes() == at::IntArrayRef({n, channels, h, w}), name, "[", i, "] must be (",
+                  n, ", ", channels, ", ", h, ", ", w, "), got ", map.sizes());
+      TORCH_CHECK(map.scalar_type() == first.scalar_type() && map.device() == first.device(), name,
+                  "[", i, "] is ", map.scalar_type(), " on ", map.device(), ", cls_logits[0] is ",
+                  first.scalar_type(), " on ", first.device());
+    };
+    fits("cls_logits", in.cls_logits[i], k);
+    fits("box_ltrb", in.box_ltrb[i], 4);
+    fits("obj_logits", in.obj_logits[i], 1);
+    TORCH_CHECK(in.strides[i] > 0, "strides[", i, "] must be positive, got ", in.strides[i]);
+  }
+  TORCH_CHECK(static_cast<int64_t>(in.gt_boxes.size()) == n &&
+                  static_cast<int64_t>(in.gt_classes.size()) == n,
+              "gt_boxes and gt_classes need one entry an image (", n, "), got ", in.gt_boxes.size(),
+              " and ", in.gt_classes.size());
+  for (int64_t i = 0; i < n; ++i) {
+    const at::Tensor &boxes = in.gt_boxes[i], &classes = in.gt_classes[i];
+    TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4, "gt_boxes[", i, "] must be (G, 4), got ",
+                boxes.sizes());
+    TORCH_CHECK(classes.dim() == 1 && classes.size(0) == boxes.size(0), "gt_classes[", i,
+                "] must be (", boxes.size(0), ",), got ", classes.sizes());
+    TORCH_CHECK(boxes.device() == first.device() && classes.device() == first.device(), "gt_boxes[",
+                i, "] and gt_classes[", i, "] must be on ", first.device());
+  }
+  const auto fits = [&](const char* name, const at::Tensor& x) {
+    const bool shared = x.sizes() == at::IntArrayRef({k, 2});
+    TORCH_CHECK(shared || x.sizes() == at::IntArrayRef({static_cast<int64_t>(levels), k, 2}), name,
+                " must be (K, 2) or (L, K, 2) with L = ", levels, ", K = ", k, ", got ", x.sizes());
+    TORCH_CHECK(x.scalar_type() == first.scalar_type() && x.device() == first.device(), name,
+                " must be ", first.scalar_type(), " on ", first.device());
+  };
+  fits("mu", in.mu);
+  fits("sigma", in.sigma);
+  TORCH_CHECK(in.mu.dim() == in.sigma.dim(), "mu and sigma differ in shape");
+}
+
+namespace {
+
+// Cells [first, second) of one axis with low < coordinate < high, by the comparison that the
+// definition of "inside" makes on the rounded coordinates.
+template <typename S>
+std::pair<int64_t, int64_t> cells_between(S low, S high, int64_t count, S stride, S offset) {
+  const auto coordinate = [&](int64_t cell) { return (S(cell) + offset) * stride; };
+  const auto guess = [&](S at) {
+    const double cell = std::floor(double(at) / stride - offset);
+    return cell > 0 ? static_cast<int64_t>(std::min(cell, double(count))) : int64_t{0};  // NaN: 0
+  };
+  int64_t begin = guess(low), end = guess(high);
+  while (begin > 0 && coordinate(begin - 1) > low) --begin;
+  while (begin < count && !(coordinate(begin) > low)) ++begin;
+  while (end > 0 && !(coordinate(end - 1) < high)) --end;
+  while (end < count && coordinate(end) < high) ++end;
+  return {begin, end};
+}
+
+}  // namespace
+
+template <typename S>
+Problem<S>::Problem(const Inputs& inputs) {
+  check(inputs);
+  work = {};
+  work.images = inputs.cls_logits[0].size(0);
+  work.classes = inputs.cls_logits[0].size(1);
+  work.options = inputs.options;
+  add_levels(inputs);
+  add_boxes(inputs);
+  cut_chunks();
+  find_claims();
+  const auto mu = inputs.mu.contiguous(), sigma = inputs.sigma.contiguous();
+  kept_.push_back(mu);
+  kept_.push_back(sigma);
+  work.mu = mu.const_data_ptr<S>();
+  work.sigma = sigma.const_data_ptr<S>();
+  work.level_step = mu.dim() == 3 ? 2 * work.classes : 0;
+  work.levels = levels_.data();
+  work.boxes = boxes_.data();
+  work.image_boxes = image_boxes_.data();
+  work.chunks = chunks_.data();
+  work.claims = claims_.data();
+  work.by_class = by_class_.data();
+}
+
+template <typename S>
+void Problem<S>::add_levels(const Inputs& inputs) {
+  const auto data = [&](const at::Tensor& map) {
+    kept_.push_back(map.contiguous());
+    return kept_.back().template const_data_ptr<S>();
+  };
+  for (size_t i = 0; i < inputs.cls_logits.size(); ++i) {
+    Level<S> level = {};
+    level.height = inputs.cls_logits[i].size(2);
+    level.width = inputs.cls_logits[i].size(3);
+    level.first = work.locations;
+    level.stride = S(inputs.strides[i]);
+    level.cls = data(inputs.cls_logits[i]);
+    level.box = data(inputs.box_ltrb[i]);
+    level.obj = data(inputs.obj_logits[i]);
+    levels_.push_back(level);
+    work.locations += level.height * level.width;
+  }
+}
+
+template <typename S>
+void Problem<S>::add_boxes(const Inputs& inputs) {
+  image_boxes_.push_back(0);
+  for (int64_t n = 0; n < work.images; ++n) {
+    const auto boxes = inputs.gt_boxes[n].to(inputs.mu.scalar_type()).contiguous();
+    const auto classes = inputs.gt_classes[n].to(at::kLong).contiguous();
+    const S* corner = boxes.template const_data_ptr<S>();
+    const int64_t* cls = classes.template const_data_ptr<int64_t>();
+    for (int64_t g = 0; g < classes.size(0); ++g, corner += 4) {
+      TORCH_CHECK(cls[g] >= 0 && cls[g] < work.classes, "gt_classes[", n, "][", g, "] = ", cls[g],
+                  " is not in [0, ", work.classes, ")");
+      boxes_.push_back({n, cls[g], corner[0], corner[1], corner[2], corner[3]});
+    }
+    image_boxes_.push_back(num_boxes());
+  }
+}
+
+template <typename S>
+void Problem<S>::cut_chunks() {
+  constexpr int64_t kChunkCells = 1024;  // three rows of floats stay in the first-level cache
+  for (const Level<S>& level : levels_) {
+    chunk_rows_.push_back(std::max<int64_t>(1, kChunkCells / std::max<int64_t>(1, level.width)));
+  }
+  for (int64_t n = 0; n < work.images; ++n) {
+    for (size_t l = 0; l < levels_.size(); ++l) {
+      first_chunk_.push_back(num_chunks());
+      const int64_t height = levels_[l].width > 0 ? levels_[l].height : 0;
+      for (int64_t row = 0; row < height; row += chunk_rows_[l]) {
+        const int64_t last = std::min(height, row + chunk_rows_[l]);
+        chunks_.push_back({n, static_cast<int64_t>(l), row, last, 0, 0});
+        largest_chunk_ = std::max(largest_chunk_, (last - row) * levels_[l].width);
+      }
+    }
+  }
+}
+
+template <typename S>
+void Problem<S>::find_claims() {
+  const S offset = S(work.options.location_offset);
+  std::vector<Claim> found;
+  for (int64_t g = 0; g < num_boxes(); ++g) {
+    const Box<S>& box = boxes_[g];
+    for (size_t l = 0; l < levels_.size(); ++l) {
+      const Level<S>& level = levels_[l];
+      const auto [x0, x1] = cells_between(box.x1, box.x2, level.width, level.stride, offset);
+      const auto [y0, y1] = cells_between(box.y1, box.y2, level.height, level.stride, offset);
+      if (x0 >= x1) continue;
+      const int64_t rows = chunk_rows_[l];
+      for (int64_t row = y0; row < y1; row = (row / rows + 1) * rows) {
+        const int64_t chunk = first_chunk_[box.image * levels_.size() + l] + row / rows;
+        found.push_back({g, chunk, x0, x1, row, std::min(y1, (row / rows + 1) * rows)});
+        ++chunks_[chunk].last_claim;  // a count, for now
+      }
+    }
+  }
+  int64_t total = 0;
+  for (Chunk& chunk : chunks_) {
+    const int64_t count = chunk.last_claim;
+    chunk.first_claim = chunk.last_claim = total;
+    total += count;
+  }
+  claims_.resize(found.size());
+  for (const Claim& claim : found) claims_[chunks_[claim.chunk].last_claim++] = claim;
+  by_class_.resize(found.size());
+  for (int64_t i = 0; i < total; ++i) by_class_[i] = i;
+  for (const Chunk& chunk : chunks_) {
+    std::stable_sort(by_class_.begin() + chunk.first_claim, by_class_.begin() + chunk.last_claim,
+                     [&](int64_t a, int64_t b) {
+                       return boxes_[claims_[a].box].cls < boxes_[claims_[b].box].cls;
+                     });
+  }
+}
+
+template class Problem<float>;
+template class Problem<double>;
+
+}  // namespace quality
+}  // namespace fa
