@@ -79,7 +79,7 @@ def resolve_data_arguments(
     if data.VAL_PATH:
         data.TEST = (VAL_NAME,)
     if not data.CLASS_NAMES:
-        data.CLASS_NAMES = list(_class_names(cfg))
+        data.CLASS_NAMES = tuple(_class_names(cfg))
     if data.TRAIN_PATH or data.VAL_PATH:
         cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES = len(data.CLASS_NAMES)
         logger.info("%d classes: %s", len(data.CLASS_NAMES), ", ".join(data.CLASS_NAMES))
