@@ -1,4 +1,8 @@
-"""Data sets: the built-in one, COCO and Pascal VOC data given by path, and their checks."""
+"""Data sets: the built-in one, COCO and Pascal VOC data given by path, and their checks.
+
+An image without a box is legal. DATALOADER.FILTER_EMPTY_ANNOTATIONS decides about training: True (Detectron2's
+default) leaves such images out, False learns from them as background. The evaluation always has them.
+"""
 
 from .builtin import ensure_builtin_dataset
 from .preparation import check_data

@@ -60,6 +60,20 @@ def test_the_saved_config_alone_serves_evaluation(voc, config, tmp_path, monkeyp
     assert record["annotations"][0]["category_id"] == 1  # "cat", though "b" alone would make it 0
 
 
+def _perfect_ap(records: list, output_dir: str) -> float:
+    """AP of a detector that gives the truth of custom_val, crowd boxes left out."""
+    evaluator = COCOEvaluator(VAL_NAME, ("bbox",), distributed=False, output_dir=output_dir)
+    evaluator.reset()
+    for record in records:
+        items = [a for a in record["annotations"] if not a["iscrowd"]]
+        found = Instances((record["height"], record["width"]))
+        found.pred_boxes = Boxes([a["bbox"] for a in items])
+        found.scores = found.pred_boxes.tensor.new_ones(len(items))
+        found.pred_classes = found.scores.new_tensor([a["category_id"] for a in items]).long()
+        evaluator.process([record], [{"instances": found}])
+    return evaluator.evaluate()["bbox"]["AP"]
+
+
 def test_evaluation_uses_the_models_class_numbers(coco, config, tmp_path):
     """A validation file that numbers its classes otherwise is matched by name; a perfect detector gets AP 100."""
 
@@ -71,18 +85,22 @@ def test_evaluation_uses_the_models_class_numbers(coco, config, tmp_path):
     cfg = config()
     resolve_data_arguments(cfg, coco(), coco(renumber, name="val"))
     register_from_config(cfg)
-    records = DatasetCatalog.get(VAL_NAME)
-    evaluator = COCOEvaluator(VAL_NAME, ("bbox",), distributed=False, output_dir=str(tmp_path / "run"))
-    evaluator.reset()
-    for record in records:
-        items = [a for a in record["annotations"] if not a["iscrowd"]]
-        found = Instances((48, 64))
-        found.pred_boxes = Boxes([a["bbox"] for a in items])
-        found.scores = found.pred_boxes.tensor.new_ones(len(items))
-        found.pred_classes = found.scores.new_tensor([a["category_id"] for a in items]).long()
-        evaluator.process([record], [{"instances": found}])
-    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100.0)
+    assert _perfect_ap(DatasetCatalog.get(VAL_NAME), cfg.OUTPUT_DIR) == pytest.approx(100.0)
     assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+def test_voc_data_is_evaluated_and_difficult_objects_neither_help_nor_hurt(voc, config):
+    difficult = voc_object("ant", (1, 1, 60, 40), difficult=1)
+    folder = voc({"a": CAT + ANT, "b": CAT + difficult}, {"train": ["a"], "val": ["a", "b"]})
+    cfg = config()
+    resolve_data_arguments(cfg, folder, folder)
+    register_from_config(cfg)
+    records = DatasetCatalog.get(VAL_NAME)
+    assert _perfect_ap(records, cfg.OUTPUT_DIR) == pytest.approx(100.0)
+    for record in records:
+        for annotation in record["annotations"]:
+            annotation["iscrowd"] = 0  # the detector now finds the difficult one, too
+    assert _perfect_ap(records, cfg.OUTPUT_DIR) == pytest.approx(100.0)
 
 
 def test_classes_that_training_lacks_are_refused(voc, config):
