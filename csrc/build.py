@@ -87,7 +87,7 @@ def extensions() -> list:
         root, archs = cuda
         os.environ["CUDA_HOME"] = str(root)
         os.environ["TORCH_CUDA_ARCH_LIST"] = archs
-        import torch.utils.cpp_extension as cpp_extension
+        from torch.utils import cpp_extension
 
         cpp_extension.CUDA_HOME = str(root)  # read at import: this is how its nvcc and libraries are chosen
         patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"]

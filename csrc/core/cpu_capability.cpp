@@ -25,10 +25,11 @@ CpuCapability choose() {
   const CpuCapability available = best();
   const char* wanted = std::getenv("FA_CPU_CAPABILITY");
   if (wanted == nullptr || *wanted == '\0') return available;
-  for (const CpuCapability level : {CpuCapability::kDefault, CpuCapability::kAvx2, CpuCapability::kAvx512}) {
+  for (const CpuCapability level :
+       {CpuCapability::kDefault, CpuCapability::kAvx2, CpuCapability::kAvx512}) {
     if (std::string(wanted) != capability_name(level)) continue;
-    TORCH_CHECK(level <= available, "FA_CPU_CAPABILITY=", wanted, ", but this processor goes up to ",
-                capability_name(available));
+    TORCH_CHECK(level <= available, "FA_CPU_CAPABILITY=", wanted,
+                ", but this processor goes up to ", capability_name(available));
     return level;
   }
   TORCH_CHECK(false, "FA_CPU_CAPABILITY=", wanted, " is not one of default, avx2, avx512");

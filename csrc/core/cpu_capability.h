@@ -1,18 +1,20 @@
-// Which instruction set the CPU kernels use: chosen once at run time, so that one binary fits every x86-64.
+// Which instruction set the CPU kernels use: chosen once at run time, so that one binary fits every
+// x86-64.
 #pragma once
 
 namespace fa {
 
 enum class CpuCapability { kDefault = 0, kAvx2 = 1, kAvx512 = 2 };
 
-// The best that this processor has, or what FA_CPU_CAPABILITY=default|avx2|avx512 asks for. Throws where the variable
-// has another value or asks for what the processor lacks.
+// The best that this processor has, or what FA_CPU_CAPABILITY=default|avx2|avx512 asks for. Throws
+// where the variable has another value or asks for what the processor lacks.
 CpuCapability cpu_capability();
 
 const char* capability_name(CpuCapability capability);
 
 }  // namespace fa
 
-// GCC's and clang's spelling of the instruction sets behind each level, for kernels by __attribute__((target(...))).
+// GCC's and clang's spelling of the instruction sets behind each level, for kernels by
+// __attribute__((target(...))).
 #define FA_TARGET_AVX2 "avx2,fma"
 #define FA_TARGET_AVX512 "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"

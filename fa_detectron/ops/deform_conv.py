@@ -1,8 +1,17 @@
-"""Modulated deformable convolution (DCNv2, arXiv 1811.11168): torchvision's meaning, all levels of a head at once."""
+"""Modulated deformable convolution (DCNv2, arXiv 1811.11168): torchvision's meaning, all levels of a head at once.
 
+Legend: N images, C input channels, O outputs, T taps of the kernel, D offset groups.
+"""
+
+import torch
 from torch import Tensor, nn
 
-from . import reference
+from . import native, reference
+from .deform_conv_arguments import Size, level_shapes, output_shape, pair
+from .deform_conv_autograd import register
+
+if native.loaded():
+    register()
 
 
 def deform_conv2d(
@@ -10,26 +19,71 @@ def deform_conv2d(
     offset: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | tuple[int, int] = (1, 1),
-    padding: int | tuple[int, int] = (0, 0),
-    dilation: int | tuple[int, int] = (1, 1),
+    stride: Size = (1, 1),
+    padding: Size = (0, 0),
+    dilation: Size = (1, 1),
     mask: Tensor | None = None,
 ) -> Tensor:
-    """As ``torchvision.ops.deform_conv2d``: input (N, C, H, W), offset (N, 2*D*T, Ho, Wo) as (dy, dx) pairs."""
-    return reference.deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
+    """As ``torchvision.ops.deform_conv2d``, fused: no column buffer of the whole map, deterministic gradients.
+
+    Args:
+        input: (N, C, H, W) float32, float64, float16 or bfloat16; sums are in float32 for the half types.
+        offset: (N, 2*D*T, Ho, Wo) pixels, (dy, dx) pairs of the taps in row-major order; of the input's dtype, or
+            float32 beside half-precision input, which cannot hold a coordinate.
+        weight: (O, C / groups, kh, kw), as the input's dtype.
+        bias: (O,) or None.
+        stride, padding, dilation: a number, or one each for height and width.
+        mask: (N, D*T, Ho, Wo), dtype as the offset's, or None: every sample counts in full.
+
+    Returns (N, O, Ho, Wo). Samples outside the map, infinite coordinates too, are 0; a NaN coordinate gives NaN.
+
+    Raises ValueError or TypeError where shapes, dtypes or devices do not fit each other.
+    """
+    sizes = pair(stride), pair(padding), pair(dilation)
+    if native.use(input, offset, weight, bias, mask):
+        return torch.ops.fa_detectron.deform_conv2d(input, weight, offset, mask, bias, *sizes)
+    output_shape(input, weight, offset, mask, bias, *sizes)
+    return reference.deform_conv2d(input, offset, weight, bias, *sizes, mask)
 
 
 def deform_conv2d_levels(
     inputs: list[Tensor], offset_mask: list[Tensor], weight: Tensor, bias: Tensor | None
 ) -> list[Tensor]:
-    """The De-Subnet's 3x3 deformable conv over all levels; offset_mask (N, 27, H, W): 18 offsets, 9 mask logits."""
+    """The De-Subnet's 3x3 deformable conv (stride 1, padding 1) over all levels in one call.
+
+    Args:
+        inputs: (N, C, H, W) a level.
+        offset_mask: (N, 27, H, W) a level, as a plain conv gives it: 18 offsets in pixels ((dy, dx) pairs of the taps
+            in row-major order), then 9 mask logits, whose sigmoid is taken inside.
+        weight: (O, C, 3, 3).
+        bias: (O,) or None.
+
+    Returns (N, O, H, W) a level. Dtypes and errors as for :func:`deform_conv2d`.
+    """
+    inputs, offset_mask = list(inputs), list(offset_mask)
+    if native.use(weight, bias, *inputs, *offset_mask):
+        return torch.ops.fa_detectron.deform_conv2d_levels(inputs, offset_mask, weight, bias)
+    level_shapes(inputs, offset_mask, weight, bias)
     return reference.deform_conv2d_levels(inputs, offset_mask, weight, bias)
 
 
 class DeformConv2d(nn.Conv2d):
-    """:func:`deform_conv2d` with its own weight and bias."""
+    """:func:`deform_conv2d` with its own weight and bias; arguments and parameter names as ``nn.Conv2d``'s."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        dilation: Size = 1,
+        groups: int = 1,
+        bias: bool = True,
+    ) -> None:
+        # No padding mode or name: a deformable conv samples zeros outside, nothing else.
+        super().__init__(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias)
 
     def forward(self, input: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        return deform_conv2d(
-            input, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask
-        )
+        """input (N, C, H, W), offset (N, 2*D*T, Ho, Wo), mask (N, D*T, Ho, Wo) -> (N, O, Ho, Wo)."""
+        return deform_conv2d(input, offset, self.weight, self.bias, self.stride, self.padding, self.dilation, mask)

@@ -1,0 +1,28 @@
+// One instruction set's kernels of deform_conv2d. The including file sets the compiler's target and
+// defines FA_ISA (the namespace), FA_KERNELS (the function that hands them out), FA_VECTOR_BYTES
+// and FA_ROWS.
+#pragma once
+
+#include "core/macros.h"
+#include "cpu/deform_types.h"
+#include "math/bilinear.h"
+
+namespace fa::deform {
+namespace FA_ISA {
+#include "cpu/deform_backward.h"
+#include "cpu/deform_forward.h"
+#include "cpu/deform_vector.h"
+static_assert(kPad % kRows == 0 && kTile % kPad == 0 && kColumn % kRows == 0);
+}  // namespace FA_ISA
+
+template <typename T>
+const Kernels<T>& FA_KERNELS() {
+  static constexpr Kernels<T> kernels = {
+      FA_ISA::kPanel<T>,    FA_ISA::kRows,     FA_ISA::pack_input<T>, FA_ISA::forward_tile<T>,
+      FA_ISA::pack_grad<T>, FA_ISA::locate<T>, FA_ISA::backward<T>};
+  return kernels;
+}
+template const Kernels<float>& FA_KERNELS<float>();
+template const Kernels<double>& FA_KERNELS<double>();
+
+}  // namespace fa::deform

@@ -1,0 +1,84 @@
+"""Checks and output shapes of the deformable convolution: for the fake kernels and the plain-PyTorch fallback.
+
+The native operators make the same checks themselves (csrc/core/deform_arguments.cpp). Legend as in deform_conv.py.
+"""
+
+import torch
+from torch import Tensor
+
+Size = int | tuple[int, int]
+
+
+def pair(value: Size) -> tuple[int, int]:
+    """A number for both height and width, or one each."""
+    return (value, value) if isinstance(value, int) else (value[0], value[1])
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(f"deform_conv2d: {message}")
+
+
+def output_shape(
+    input: Tensor,
+    weight: Tensor,
+    offset: Tensor,
+    mask: Tensor | None,
+    bias: Tensor | None,
+    stride: tuple[int, int],
+    padding: tuple[int, int],
+    dilation: tuple[int, int],
+) -> tuple[int, ...]:
+    """(N, O, Ho, Wo). Raises ValueError or TypeError where the arguments do not fit each other."""
+    for name, tensor in (("input", input), ("weight", weight), ("offset", offset)):
+        _require(tensor.dim() == 4, f"{name} must have 4 dimensions, got the shape {tuple(tensor.shape)}")
+    _require(min(*stride, *dilation) > 0 and min(padding) >= 0, "stride and dilation must be positive, padding not negative")
+    coordinate = torch.float64 if input.dtype == torch.float64 else torch.float32
+    for name, tensor in (("weight", weight), ("bias", bias), ("offset", offset), ("mask", mask)):
+        if tensor is None:
+            continue
+        _require(tensor.device == input.device, f"{name} is on {tensor.device}, input on {input.device}")
+        allowed = (input.dtype,) if name in ("weight", "bias") else (input.dtype, coordinate)
+        if tensor.dtype not in allowed:
+            raise TypeError(f"deform_conv2d: {name} is {tensor.dtype}, it must be {' or '.join(map(str, allowed))}")
+    n, c = input.shape[:2]
+    o, c_per_group, *kernel = weight.shape
+    taps = kernel[0] * kernel[1]
+    _require(c % c_per_group == 0 and o % (c // c_per_group) == 0, f"weight {tuple(weight.shape)} does not fit {c} channels")
+    d = offset.shape[1] // (2 * taps)
+    _require(
+        d > 0 and offset.shape[1] == 2 * taps * d and c % d == 0,
+        f"offset has {offset.shape[1]} channels; {2 * taps} times a divisor of {c} are needed",
+    )
+    size = [
+        (input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
+    ]
+    _require(min(size) > 0, f"the kernel is larger than the padded input {tuple(input.shape)}")
+    expected = {"offset": (offset, (n, 2 * d * taps, *size)), "mask": (mask, (n, d * taps, *size)), "bias": (bias, (o,))}
+    for name, (tensor, shape) in expected.items():
+        if tensor is not None:
+            _require(tuple(tensor.shape) == shape, f"{name} has the shape {tuple(tensor.shape)}, it must be {shape}")
+    return (n, o, *size)
+
+
+def level_shapes(
+    inputs: list[Tensor], offset_mask: list[Tensor], weight: Tensor, bias: Tensor | None
+) -> list[tuple[int, ...]]:
+    """(N, O, H, W) a level. Raises ValueError or TypeError where the arguments do not fit each other."""
+    _require(
+        len(inputs) == len(offset_mask) > 0,
+        f"inputs and offset_mask need one entry a level, got {len(inputs)} and {len(offset_mask)}",
+    )
+    _require(tuple(weight.shape[2:]) == (3, 3), f"weight must be (O, C, 3, 3), got {tuple(weight.shape)}")
+    shapes = []
+    for level, (feature, raw) in enumerate(zip(inputs, offset_mask, strict=True)):
+        _require(
+            feature.dim() == 4 and feature.shape[1] == weight.shape[1],
+            f"inputs[{level}] must be (N, {weight.shape[1]}, H, W), got {tuple(feature.shape)}",
+        )
+        _require(
+            raw.dim() == 4 and raw.shape[1] == 27,
+            f"offset_mask[{level}] must be (N, 27, H, W), got {tuple(raw.shape)}",
+        )
+        shapes.append(output_shape(feature, weight, raw[:, :18], raw[:, 18:], bias, (1, 1), (1, 1), (1, 1)))
+    return shapes
