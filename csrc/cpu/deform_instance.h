@@ -9,9 +9,11 @@
 
 namespace fa::deform {
 namespace FA_ISA {
-#include "cpu/deform_backward.h"
-#include "cpu/deform_forward.h"
+// clang-format off: in the order of use
 #include "cpu/deform_vector.h"
+#include "cpu/deform_forward.h"
+#include "cpu/deform_backward.h"
+// clang-format on
 static_assert(kPad % kRows == 0 && kTile % kPad == 0 && kColumn % kRows == 0);
 }  // namespace FA_ISA
 
