@@ -25,7 +25,8 @@ def run_command(command: Callable[[], Any]) -> Any:
     try:
         return command()
     except UserError as error:
-        message = str(error)
+        # A data loader's worker passes its exceptions on as text, traceback first.
+        message = str(error).rpartition("fa_detectron.errors.UserError: ")[2].strip()
     except (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError) as error:
         if error.filename is None:
             raise

@@ -53,7 +53,8 @@ def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> Non
         if str(word).startswith("--"):
             raise UserError(f"{word}: options stand before the KEY VALUE pairs")
     if len(overrides) % 2:
-        raise UserError(f"KEY VALUE pairs: the last key has no value: {' '.join(map(str, overrides))}")
+        words = " ".join(map(str, overrides))
+        raise UserError(f"KEY VALUE pairs come in twos; here are {len(overrides)} words: {words}")
     for key, value in zip(overrides[0::2], overrides[1::2]):
         if not _has_key(cfg, key):
             raise UserError(f"command line: unknown config key {key}{_suggestion(cfg, key)}")
@@ -96,6 +97,8 @@ def _merge_file(cfg: CfgNode, content: dict[str, Any], file: str) -> None:
     for key in _leaf_keys(content):
         if not _has_key(cfg, key):
             raise UserError(f"{file}: unknown config key {key}{_suggestion(cfg, key)}")
+        if isinstance(_value(cfg, key), CfgNode) and _value(content, key) != {}:
+            raise UserError(f"{file}: {key} is a section of keys, not a value")
     try:
         cfg.merge_from_other_cfg(CfgNode(content))
     except (ValueError, AssertionError, KeyError, AttributeError) as error:
@@ -111,12 +114,19 @@ def _leaf_keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _has_key(cfg: CfgNode, key: str) -> bool:
-    node: Any = cfg
-    for part in key.split("."):
-        if not isinstance(node, CfgNode) or part not in node:
-            return False
-        node = node[part]
+    try:
+        _value(cfg, key)
+    except KeyError:
+        return False
     return True
+
+
+def _value(node: Any, key: str) -> Any:
+    for part in key.split("."):
+        if not isinstance(node, dict):  # CfgNode is a dict
+            raise KeyError(key)
+        node = node[part]
+    return node
 
 
 def _suggestion(cfg: CfgNode, key: str) -> str:

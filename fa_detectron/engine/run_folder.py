@@ -15,6 +15,7 @@ from fa_detectron.checkpoint import atomic_write
 
 _LOGGERS = ("fa_detectron", "detectron2", "fvcore")
 _held: logging.handlers.MemoryHandler | None = None
+_file: logging.Handler | None = None
 
 
 def start_logging() -> None:
@@ -52,7 +53,7 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
         cfg: the config that runs; its copy in the folder is all that ``--eval-only`` needs.
         resumed: whether the run goes on from a checkpoint in the folder.
     """
-    global _held
+    global _held, _file
     folder = cfg.OUTPUT_DIR
     logger = logging.getLogger("fa_detectron.engine")
     os.makedirs(folder, exist_ok=True)
@@ -68,7 +69,10 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
         _held.setTarget(handler)
         _held.flush()
     for name in _LOGGERS:
-        if _held is not None:
-            logging.getLogger(name).removeHandler(_held)
+        for old in (_held, _file):  # _file: of an earlier run in this process
+            if old is not None:
+                logging.getLogger(name).removeHandler(old)
         logging.getLogger(name).addHandler(handler)
-    _held = None
+    if _file is not None:
+        _file.close()
+    _held, _file = None, handler

@@ -17,6 +17,7 @@ from fvcore.nn.precise_bn import get_bn_modules
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+import fa_detectron.modeling  # noqa: F401  registers the meta-architecture and the backbones
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.engine.hooks import BestCheckpoint, Evaluation

@@ -1,0 +1,126 @@
+"""The command: wrong arguments cost one line and leave nothing; several processes work and end together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from fa_detectron.engine import argument_parser, setup
+from fa_detectron.errors import UserError, run_command
+from tests.engine.conftest import run
+from tests.engine.tiny import TRAIN_NET, make_set
+
+
+def command(*words, launcher=()):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, *launcher, str(TRAIN_NET), *map(str, words)]
+    return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=240)
+
+
+def test_a_users_error_is_one_line_and_status_2(tiny, tmp_path):
+    done = command("--config-file", tmp_path / "none.yaml")
+    assert done.returncode == 2
+    assert done.stderr == f"error: config file {tmp_path}/none.yaml: No such file or directory\n"
+
+
+def test_errors_out_of_a_data_loader_lose_the_workers_traceback(capsys):
+    text = (
+        "Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n"
+        '  File "x.py", line 1\nfa_detectron.errors.UserError: a.png: broken\n'
+    )
+
+    def fail():
+        raise UserError(text)
+
+    with pytest.raises(SystemExit) as end:
+        run_command(fail)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "error: a.png: broken\n"
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--eval-only",), "MODEL.WEIGHTS"),
+        (("MODEL.WEIGHTS", "/nowhere/a.pth"), "/nowhere/a.pth"),
+        (("--num-processes", "3"), "SOLVER.IMS_PER_BATCH 2"),
+        (("--num-processes", "2", "--num-gpus", "1"), "exclude"),
+        (("SOLVER.OPTIMIZER", "LION"), "LION"),
+        (("MODEL.BACKBONE.NAME", "nothing"), "nothing"),
+        (("DATASETS.TRAIN_PATH", "", "DATASETS.TRAIN", "('nothing',)"), None),
+    ],
+)
+def test_wrong_arguments_leave_nothing_behind(tiny, tmp_path, words, message):
+    folder = tmp_path / "out"
+    options = [word for word in words if word.startswith("--")]
+    start = len(words) if options else 0
+    with pytest.raises(UserError, match=message):
+        if message is None:
+            run("--config-file", tiny.config, *words, "OUTPUT_DIR", folder)
+        else:
+            run(*tiny.args, *words[:start], "OUTPUT_DIR", folder, *words[start:])
+    assert not folder.exists()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() >= 4, reason="this machine has the four GPUs")
+def test_gpus_that_are_not_there_are_refused(tiny):
+    args = argument_parser().parse_args([*map(str, tiny.args), "--num-gpus", "4"])
+    with pytest.raises(UserError, match="--num-gpus 4: this machine has"):
+        setup(args)
+
+
+@pytest.mark.parametrize(
+    "url, machines, message",
+    [("auto", 2, "--dist-url tcp://"), ("here:1", 2, "expected tcp://"), ("tcp://a", 2, "PORT")],
+)
+def test_a_wrong_address_is_named(tiny, url, machines, message):
+    from fa_detectron.engine import launch
+
+    words = [*tiny.args, "--num-processes", "1", "--num-machines", machines, "--dist-url", url]
+    args = argument_parser().parse_args([str(word) for word in words])
+    with pytest.raises(UserError, match=message):
+        launch(print, args, setup(args))
+
+
+def test_classes_that_the_training_set_lacks_are_named(tiny, tmp_path):
+    other = make_set(tmp_path / "other", classes=("block", "cone"))
+    with pytest.raises(UserError, match="cone"):
+        run("--config-file", tiny.config, "--train", tiny.data, "--val", other, "OUTPUT_DIR", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_cpu_processes_train_and_evaluate(tiny, tmp_path):
+    folder = tmp_path / "out"
+    done = command(*tiny.args, "--num-processes", 2, "OUTPUT_DIR", folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 process(es) of 1 threads" in done.stdout
+    assert done.stdout.count("Results on custom_val") == 1
+    assert (folder / "model_final.pth").exists() and (folder / "log.txt.rank1").exists()
+
+
+def test_torchrun_runs_it_too(tiny, tmp_path):
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+    folder = tmp_path / "out"
+    done = command(*tiny.args, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", folder, launcher=launcher)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Results on custom_val") == 1
+
+
+def test_a_worker_that_dies_ends_the_run_in_words(tiny, tmp_path):
+    folder = tmp_path / "out"
+    line = [sys.executable, str(TRAIN_NET), *map(str, tiny.args), "--num-processes", "2"]
+    line += ["SOLVER.MAX_ITER", "100000", "OUTPUT_DIR", str(folder)]
+    with open(tmp_path / "err", "w") as errors:
+        process = subprocess.Popen(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=errors, stderr=errors)
+        deadline = time.monotonic() + 120
+        while not (folder / "log.txt.rank1").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.2)
+        workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+        os.kill(int(workers[-1]), signal.SIGKILL)
+        assert process.wait(60) == 2
+    assert "error: worker process" in (tmp_path / "err").read_text()
+    assert "died by signal SIGKILL" in (tmp_path / "err").read_text()

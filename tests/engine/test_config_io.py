@@ -1,0 +1,82 @@
+"""Configs: safe YAML, bases, and errors that name the file and the key."""
+
+import re
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+from fa_detectron.engine import load_config
+from fa_detectron.errors import UserError
+
+
+def write(folder, name, text):
+    (folder / name).write_text(text)
+    return str(folder / name)
+
+
+def test_bases_are_read_first_and_relative_to_the_file_that_names_them(tmp_path):
+    (tmp_path / "sub").mkdir()
+    write(tmp_path, "root.yaml", "SOLVER: {BASE_LR: 0.5, MAX_ITER: 10}\n")
+    write(tmp_path / "sub", "middle.yaml", "_BASE_: ../root.yaml\nSOLVER: {MAX_ITER: 20, STEPS: [5]}\n")
+    leaf = write(tmp_path, "leaf.yaml", "_BASE_: [root.yaml, sub/middle.yaml]\nSOLVER: {STEPS: [7]}\n")
+    cfg = load_config(leaf, ["SEED", "3"])
+    assert (cfg.SOLVER.BASE_LR, cfg.SOLVER.MAX_ITER, cfg.SOLVER.STEPS, cfg.SEED) == (0.5, 20, (7,), 3)
+
+
+@pytest.mark.parametrize("where", ["file", "base"])
+def test_yaml_runs_no_code(tmp_path, where):
+    trap = tmp_path / "trap"
+    evil = write(tmp_path, "evil.yaml", f"OUTPUT_DIR: !!python/object/apply:os.mkdir ['{trap}']\n")
+    path = evil if where == "file" else write(tmp_path, "leaf.yaml", "_BASE_: evil.yaml\n")
+    with pytest.raises(UserError, match=r"evil\.yaml.*not plain YAML"):
+        load_config(path)
+    assert not trap.exists()
+
+
+def test_overrides_run_no_code(tmp_path):
+    path = write(tmp_path, "a.yaml", "SEED: 1\n")
+    text = "__import__('os').getcwd()"
+    assert load_config(path, ["OUTPUT_DIR", text]).OUTPUT_DIR == text
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("SOLVER: {MAX_ITERS: 3}\n", r"a\.yaml: unknown config key SOLVER\.MAX_ITERS; did you mean SOLVER\.MAX_ITER\?"),
+        ("SOLVER: 3\n", r"a\.yaml: SOLVER is a section"),
+        ("SOLVER: {MAX_ITER: {A: 3}}\n", r"a\.yaml: unknown config key SOLVER\.MAX_ITER\.A"),
+        ("SOLVER: {MAX_ITER: many}\n", r"a\.yaml: .*SOLVER\.MAX_ITER"),
+        ("_BASE_: gone.yaml\n", r"gone\.yaml \(named by _BASE_ in .*a\.yaml\): No such file"),
+        ("_BASE_: a.yaml\n", "leads back"),
+        ("VERSION: 1\n", "VERSION 1"),
+        ("- 1\n", "KEY: VALUE"),
+        ("", "KEY: VALUE"),
+        ("a: [", "not plain YAML"),
+        ("a: \xff", "a.yaml"),
+    ],
+)
+def test_broken_files_are_named(tmp_path, text, message):
+    (tmp_path / "a.yaml").write_bytes(text.encode("latin1"))
+    with pytest.raises(UserError, match=message):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (["SOLVER.FOO", "1"], r"SOLVER\.FOO"),
+        (["SOLVER.MAX_ITER"], "in twos"),
+        (["SOLVER.MAX_ITER", "many"], r"SOLVER\.MAX_ITER many"),
+        (["SEED", "1", "--num-gpus", "2"], "--num-gpus: options stand before"),
+    ],
+)
+def test_broken_overrides_are_named(tmp_path, words, message):
+    path = write(tmp_path, "a.yaml", "SEED: 1\n")
+    with pytest.raises(UserError, match=message):
+        load_config(path, words)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=re.escape(str(tmp_path / "none.yaml"))):
+        load_config(str(tmp_path / "none.yaml"))
