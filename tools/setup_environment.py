@@ -112,15 +112,15 @@ def own_constraints(python: Path, folder: Path) -> Path:
     return target
 
 
-def install(python: Path, constraints: Path, packages: list[str], *flags: str) -> None:
+def install(python: Path, constraints: Path, packages: list[str]) -> None:
     """The three steps. Each one finds what an earlier, interrupted run has finished."""
-    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", *flags, "--constraint", constraints]
+    pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--constraint", constraints]
     print(f"step 1 of 3: {', '.join(packages)}", flush=True)
     run(*pip, *packages)
     print("step 2 of 3: Detectron2", flush=True)
     run(python, ROOT / "tools/install_detectron2.py", "--constraint", constraints)
     print("step 3 of 3: fa_detectron; compiling its native operators takes minutes", flush=True)
-    run(*pip, "--no-build-isolation", "--editable", ".[all]")
+    run(*pip, "--quiet", "--no-build-isolation", "--editable", ".[all]")
 
 
 def native_works(python: Path) -> bool:
@@ -144,15 +144,14 @@ def set_up(venv: Path | None) -> None:
     known = stamp.read_text().split() if stamp.exists() else []
     if known[:1] == [inputs] and (known[1:] == ["native"] or os.environ.get("CI") != "true"):
         return
-    flags = ["--quiet"] if known else []  # a refresh: not the long list of what is satisfied already
     with tempfile.TemporaryDirectory() as name:
         if venv:
             run(python, "-c", REPAIR)
-            install(python, ROOT / "constraints.txt", PACKAGES, *flags)
+            install(python, ROOT / "constraints.txt", PACKAGES)
         else:
             print(f"setting up in {sys.prefix}; its torch stays", flush=True)
             constraints = own_constraints(python, Path(name))
-            install(python, constraints, [name for name in PACKAGES if name != "torch"], *flags)
+            install(python, constraints, [name for name in PACKAGES if name != "torch"])
     state = "native" if native_works(python) else "fallback"
     stamp.parent.mkdir(exist_ok=True)
     partial = stamp.with_suffix(".partial")
