@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 
 from fa_detectron.errors import UserError
 
-from .checks import BoxReport, box_problem, check_image_headers, check_images_exist, class_counts
+from .checks import BoxReport, box_problem, check_image_files, check_images_exist, class_counts
 from .records import listing
 from .registration import TRAIN_NAME, VAL_NAME, PathLoader, to_dataset_dicts
 
@@ -66,7 +66,7 @@ def _load_and_check(name: str) -> list[dict[str, Any]]:
         raise UserError(f"data set {name}: cannot be loaded: {type(error).__name__}: {error}") from error
     if not records:
         raise UserError(f"data set {name}: holds no image")
-    check_images_exist(name, [record["file_name"] for record in records])
+    _check_files(f"data set {name}", records)
     bad = []
     for record in records:
         for i, item in enumerate(record.get("annotations", [])):
@@ -80,12 +80,17 @@ def _load_and_check(name: str) -> list[dict[str, Any]]:
     return records
 
 
+def _check_files(path: str, records: Sequence[dict[str, Any]]) -> None:
+    check_images_exist(path, [record["file_name"] for record in records])
+    check_image_files(path, [(record["file_name"], record["width"], record["height"]) for record in records])
+
+
 def _check_path_set(loader: PathLoader) -> list[dict[str, Any]]:
     data, report = loader.read()
-    check_images_exist(data.path, [image.file_name for image in data.images])
-    check_image_headers(data.path, data.images)
     _log_report(data.path, report)
-    return to_dataset_dicts(data, loader.class_names)
+    records = to_dataset_dicts(data, loader.class_names)
+    _check_files(data.path, records)
+    return records
 
 
 def _log_report(path: str, report: BoxReport) -> None:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fa_detectron.data.checks import box_problem, check_classes, check_image_headers, check_images_exist, clean_boxes
+from fa_detectron.data import checks
+from fa_detectron.data.checks import box_problem, check_classes, check_image_files, check_images_exist, clean_boxes
 from fa_detectron.data.coco_reader import read_coco
 from fa_detectron.errors import UserError
 
@@ -72,22 +73,45 @@ def test_unknown_classes_are_listed_with_their_counts(coco):
         check_classes(read_coco(coco()), ["ant"])
 
 
+def _files(data):
+    return [(image.file_name, image.width, image.height) for image in data.images]
+
+
 def test_missing_unreadable_and_wrongly_sized_images_are_named(coco, tmp_path):
     path = coco()
     data = read_coco(path)
     check_images_exist(path, [image.file_name for image in data.images])
-    check_image_headers(path, data.images)
+    check_image_files(path, _files(data))
     folder = tmp_path / "images"
     Image.new("RGB", (48, 64)).save(folder / "1.png")
-    with pytest.raises(UserError, match=r"1 images of another size.*\n.*1\.png: is 48x64, .* says 64x48"):
-        check_image_headers(path, data.images)
+    with pytest.raises(UserError, match=r"1 images of another size.*\n.*1\.png: is 48x64, annotated as 64x48"):
+        check_image_files(path, _files(data))
     (folder / "2.png").write_bytes(b"no image")
     (folder / "3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"2 images that cannot be read:\n.*2\.png.*\n.*3\.png"):
-        check_image_headers(path, data.images)
+        check_image_files(path, _files(data))
     (folder / "2.png").unlink()
     with pytest.raises(UserError, match=r"1 images that do not exist:\n.*2\.png"):
         check_images_exist(path, [image.file_name for image in data.images])
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_truncated_images_are_found_before_training(tmp_path, suffix):
+    whole, cut = tmp_path / f"whole{suffix}", tmp_path / f"cut{suffix}"
+    Image.effect_noise((64, 48), 80).save(whole)
+    cut.write_bytes(whole.read_bytes()[:-400])
+    with pytest.raises(UserError, match=rf"1 images that cannot be read:\n.*cut\{suffix}"):
+        check_image_files("set", [(str(whole), 64, 48), (str(cut), 64, 48)])
+
+
+def test_of_a_large_set_evenly_spread_images_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(checks, "HEADERS", 4)
+    monkeypatch.setattr(checks, "DECODED", 2)
+    read, decoded = [], []
+    monkeypatch.setattr(checks, "_size_problem", lambda name, width, height: read.append(name))
+    monkeypatch.setattr(checks, "_decode", decoded.append)
+    check_image_files("set", [(str(i), 1, 1) for i in range(10)])
+    assert (read, decoded) == (["0", "3", "5", "6", "9"], ["0", "5"])
 
 
 def test_sizes_are_those_after_the_exif_orientation(coco, tmp_path):
@@ -97,4 +121,4 @@ def test_sizes_are_those_after_the_exif_orientation(coco, tmp_path):
     for image in data.images:
         Image.new("RGB", (48, 64)).save(Path(image.file_name).with_suffix(".jpg"), exif=exif)
         image.file_name = str(Path(image.file_name).with_suffix(".jpg"))
-    check_image_headers("set", data.images)
+    check_image_files("set", _files(data))
