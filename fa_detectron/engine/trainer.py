@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import build_detection_test_loader, build_detection_train_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
@@ -21,6 +22,7 @@ import fa_detectron.modeling  # noqa: F401  registers the meta-architecture and 
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.engine.hooks import BestCheckpoint, Evaluation
+from fa_detectron.engine.mapper import NamingMapper
 from fa_detectron.engine.progress import BarLoader, ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
 from fa_detectron.engine.run_folder import open_run_folder
@@ -147,8 +149,12 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
+    def build_train_loader(cls, cfg: CfgNode) -> Any:
+        return build_detection_train_loader(cfg, mapper=NamingMapper(cfg, is_train=True))
+
+    @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        loader = super().build_test_loader(cfg, dataset_name)
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=NamingMapper(cfg, is_train=False))
         return BarLoader(loader, f"evaluating {dataset_name}") if show_bars() else loader
 
     @classmethod

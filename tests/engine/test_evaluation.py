@@ -1,0 +1,133 @@
+"""Evaluators: Pascal VOC's categories, sets without annotations, broken images."""
+
+import json
+import math
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data.datasets import register_coco_instances, register_pascal_voc
+from detectron2.evaluation import PascalVOCDetectionEvaluator
+from detectron2.structures import Boxes, Instances
+
+from fa_detectron.engine import load_config
+from fa_detectron.engine.evaluation import CategoryCOCOEvaluator, CategoryVOCEvaluator, build_evaluator
+from fa_detectron.engine.mapper import NamingMapper
+from fa_detectron.errors import UserError
+from tests.engine.conftest import run
+from tests.engine.tiny import make_set
+
+OBJECT = "<object><name>{}</name><pose>x</pose><truncated>0</truncated><difficult>0</difficult>{}</object>"
+BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+
+
+@pytest.fixture
+def registered():
+    """Names that the test registers; forgotten afterwards."""
+    names = []
+    yield names
+    for name in names:
+        DatasetCatalog.remove(name)
+        MetadataCatalog.remove(name)
+
+
+def detections(boxes, classes, scores):
+    instances = Instances((100, 100))
+    instances.pred_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
+    instances.pred_classes, instances.scores = torch.tensor(classes), torch.tensor(scores)
+    return {"instances": instances}
+
+
+@pytest.fixture
+def voc(tmp_path, registered):
+    """Three images, a cat and a dog in each."""
+    for folder in ("Annotations", "ImageSets/Main"):
+        (tmp_path / folder).mkdir(parents=True)
+    for index in range(3):
+        objects = [OBJECT.format("cat", BOX.format(11, 11, 50, 50)), OBJECT.format("dog", BOX.format(51, 51, 90, 90))]
+        text = f"<annotation><size><width>100</width><height>100</height></size>{''.join(objects)}</annotation>"
+        (tmp_path / "Annotations" / f"{index}.xml").write_text(text)
+    (tmp_path / "ImageSets" / "Main" / "test.txt").write_text("0\n1\n2\n")
+    register_pascal_voc("voc_test_tiny", str(tmp_path), "test", 2012, class_names=("cat", "dog", "emu"))
+    MetadataCatalog.get("voc_test_tiny").evaluator_type = "pascal_voc"
+    registered.append("voc_test_tiny")
+    return "voc_test_tiny"
+
+
+def test_voc_has_the_ap_of_every_category(voc):
+    ours, theirs = CategoryVOCEvaluator(voc), PascalVOCDetectionEvaluator(voc)
+    for evaluator in (ours, theirs):
+        evaluator.reset()
+        for index in range(3):  # every cat is found, a third of the dogs, and not quite in their place
+            found = [[10, 10, 50, 50]] + ([[50, 52, 90, 92]] if index == 0 else [])
+            evaluator.process(
+                [{"image_id": str(index)}], [detections(found, [0, 1][: len(found)], [0.9, 0.8][: len(found)])]
+            )
+    results, expected = ours.evaluate()["bbox"], theirs.evaluate()["bbox"]
+    for key in ("AP", "AP50", "AP75"):
+        assert results[key] == pytest.approx(float(expected[key]), nan_ok=True)
+    assert results["AP-cat"] == pytest.approx(100.0)
+    assert 0 < results["AP-dog"] < 40
+
+
+def test_a_set_without_annotations_gets_its_detections_written(tiny, trained, tmp_path, registered, capsys):
+    path = make_set(tmp_path / "dev")
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    register_coco_instances("tiny_test_dev", {}, str(path), str(path.parent))
+    registered.append("tiny_test_dev")
+    out = tmp_path / "out"
+    words = ["DATASETS.VAL_PATH", "", "DATASETS.TEST", "('tiny_test_dev',)", "OUTPUT_DIR", out]
+    weights = ["MODEL.WEIGHTS", trained.folder / "model_final.pth", "MODEL.FEATURE_ALIGN.SCORE_THRESH_TEST", 0.0]
+    run("--config-file", trained.folder / "config.yaml", "--eval-only", *words, *weights)
+    found = json.loads((out / "inference" / "coco_instances_results.json").read_text())
+    assert found and {"image_id", "category_id", "bbox", "score"} == set(found[0])
+    assert "no annotations to compare with" in capsys.readouterr().out
+
+
+def test_no_detection_is_an_ap_of_zero(tiny, tmp_path, registered):
+    register_coco_instances("tiny_none", {}, str(tiny.data), str(tiny.data.parent))
+    registered.append("tiny_none")
+    DatasetCatalog.get("tiny_none")
+    evaluator = CategoryCOCOEvaluator("tiny_none", tasks=("bbox",), output_dir=str(tmp_path))
+    evaluator.reset()
+    evaluator.process([{"image_id": 0}], [detections([], [], [])])
+    results = evaluator.evaluate()["bbox"]
+    assert results["AP"] == results["AP-block"] == 0 and math.isnan(results["APs"])
+
+
+def test_a_stale_conversion_of_a_changed_set_is_not_believed(tiny, tmp_path, registered):
+    """Detectron2 keeps the COCO file that it makes of a set, whatever becomes of the set."""
+    boxes = [[0, 0, 10, 10]]
+
+    def load():
+        annotations = [{"bbox": box, "bbox_mode": 0, "category_id": 0} for box in boxes]
+        image = str(tiny.data.parent / "0.png")
+        return [{"file_name": image, "image_id": 0, "height": 64, "width": 64, "annotations": annotations}]
+
+    DatasetCatalog.register("tiny_changing", load)
+    registered.append("tiny_changing")
+    MetadataCatalog.get("tiny_changing").thing_classes = ["block"]
+    cfg = load_config(str(tiny.config))
+    counts = []
+    for _ in range(2):
+        build_evaluator(cfg, "tiny_changing", str(tmp_path))
+        file = MetadataCatalog.get("tiny_changing").json_file
+        counts.append(len(json.loads(open(file).read())["annotations"]))
+        MetadataCatalog.pop("tiny_changing")  # a new process
+        MetadataCatalog.get("tiny_changing").thing_classes = ["block"]
+        boxes.append([20, 20, 30, 30])
+    assert counts == [1, 2]
+
+
+def test_a_broken_image_is_named(tiny, tmp_path):
+    data = (tiny.data.parent / "0.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
+    record = {"file_name": str(tmp_path / "cut.png"), "height": 64, "width": 64, "image_id": 0, "annotations": []}
+    cfg = load_config(str(tiny.config))
+    with pytest.raises(UserError, match=r"cut\.png"):
+        NamingMapper(cfg, is_train=True)(record)
+    record["file_name"] = str(tmp_path / "gone.png")
+    with pytest.raises(UserError, match=r"gone\.png"):
+        NamingMapper(cfg, is_train=False)(record)
