@@ -41,7 +41,9 @@ def _toolkit() -> tuple[Path, tuple[int, int]]:
         raise BuildError(f"{root}/bin/nvcc --version does not print a release")
     release = (int(found[1]), int(found[2]))
     if release[0] != int(torch.version.cuda.split(".")[0]):
-        raise BuildError(f"the toolkit in {root} is CUDA {release[0]}.{release[1]}, torch is built for {torch.version.cuda}")
+        raise BuildError(
+            f"the toolkit in {root} is CUDA {release[0]}.{release[1]}, torch is built for {torch.version.cuda}"
+        )
     return root, release
 
 
@@ -80,7 +82,18 @@ def extensions() -> list:
     cuda = _cuda()
     patterns = ["csrc/*.cpp", "csrc/core/*.cpp", "csrc/cpu/*.cpp"]
     macros = [("FA_BUILD_TORCH", f'"{torch.__version__}"'), ("FA_BUILD_CUDA", '""'), ("FA_BUILD_ARCHS", '""')]
-    flags = {"cxx": ["-O3", "-g0", "-std=c++17", "-fvisibility=hidden", "-Wall", "-Wno-unknown-pragmas", "-Wno-psabi"]}
+    flags = {
+        "cxx": [
+            "-O3",
+            "-g0",
+            "-std=c++17",
+            "-fvisibility=hidden",
+            "-fopenmp",
+            "-Wall",
+            "-Wno-unknown-pragmas",
+            "-Wno-psabi",
+        ]
+    }
     include_dirs = [str(ROOT / "csrc")]
     kind = CppExtension
     if cuda is not None:
@@ -91,7 +104,11 @@ def extensions() -> list:
 
         cpp_extension.CUDA_HOME = str(root)  # read at import: this is how its nvcc and libraries are chosen
         patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"]
-        macros[1:] = [("FA_BUILD_CUDA", f'"{torch.version.cuda}"'), ("FA_BUILD_ARCHS", f'"{archs}"'), ("FA_WITH_CUDA", "1")]
+        macros[1:] = [
+            ("FA_BUILD_CUDA", f'"{torch.version.cuda}"'),
+            ("FA_BUILD_ARCHS", f'"{archs}"'),
+            ("FA_WITH_CUDA", "1"),
+        ]
         flags["nvcc"] = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-Xptxas", "-v"]
         include_dirs += _toolkit_include_dirs(root)
         kind = CUDAExtension
@@ -103,6 +120,7 @@ def extensions() -> list:
             include_dirs=include_dirs,
             define_macros=macros,
             extra_compile_args=flags,
+            extra_link_args=["-fopenmp"],  # at::parallel_for is inline code: without OpenMP it runs on one thread
             depends=sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")),
         )
     ]
@@ -113,7 +131,7 @@ def _cause(error: BaseException) -> str:
     text = str(error)
     if re.search(r"fatal error: .*No such file", text):
         return re.search(r"fatal error: .*No such file[^\n]*", text)[0]
-    if isinstance(error, FileNotFoundError) or "c++" in text and "not found" in text:
+    if isinstance(error, FileNotFoundError) or ("c++" in text and "not found" in text):
         return "no C++ compiler: install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"
     return text.strip().splitlines()[0] if text.strip() else type(error).__name__
 

@@ -32,7 +32,9 @@ def output_shape(
     """(N, O, Ho, Wo). Raises ValueError or TypeError where the arguments do not fit each other."""
     for name, tensor in (("input", input), ("weight", weight), ("offset", offset)):
         _require(tensor.dim() == 4, f"{name} must have 4 dimensions, got the shape {tuple(tensor.shape)}")
-    _require(min(*stride, *dilation) > 0 and min(padding) >= 0, "stride and dilation must be positive, padding not negative")
+    _require(
+        min(*stride, *dilation) > 0 and min(padding) >= 0, "stride and dilation must be positive, padding not negative"
+    )
     coordinate = torch.float64 if input.dtype == torch.float64 else torch.float32
     for name, tensor in (("weight", weight), ("bias", bias), ("offset", offset), ("mask", mask)):
         if tensor is None:
@@ -44,17 +46,21 @@ def output_shape(
     n, c = input.shape[:2]
     o, c_per_group, *kernel = weight.shape
     taps = kernel[0] * kernel[1]
-    _require(c % c_per_group == 0 and o % (c // c_per_group) == 0, f"weight {tuple(weight.shape)} does not fit {c} channels")
+    _require(
+        c % c_per_group == 0 and o % (c // c_per_group) == 0, f"weight {tuple(weight.shape)} does not fit {c} channels"
+    )
     d = offset.shape[1] // (2 * taps)
     _require(
         d > 0 and offset.shape[1] == 2 * taps * d and c % d == 0,
         f"offset has {offset.shape[1]} channels; {2 * taps} times a divisor of {c} are needed",
     )
-    size = [
-        (input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)
-    ]
+    size = [(input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
     _require(min(size) > 0, f"the kernel is larger than the padded input {tuple(input.shape)}")
-    expected = {"offset": (offset, (n, 2 * d * taps, *size)), "mask": (mask, (n, d * taps, *size)), "bias": (bias, (o,))}
+    expected = {
+        "offset": (offset, (n, 2 * d * taps, *size)),
+        "mask": (mask, (n, d * taps, *size)),
+        "bias": (bias, (o,)),
+    }
     for name, (tensor, shape) in expected.items():
         if tensor is not None:
             _require(tuple(tensor.shape) == shape, f"{name} has the shape {tuple(tensor.shape)}, it must be {shape}")

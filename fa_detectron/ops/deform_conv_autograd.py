@@ -21,11 +21,11 @@ def _wanted(needed: bool, like: Tensor, keep_layout: bool = False) -> Tensor:
     return _new(like, tuple(like.shape)) if keep_layout else like.new_empty(like.shape)
 
 
-def _fake(input, weight, offset, mask, bias, stride, padding, dilation):  # noqa: ANN001, ANN202
+def _fake(input, weight, offset, mask, bias, stride, padding, dilation):
     return _new(input, output_shape(input, weight, offset, mask, bias, stride, padding, dilation))
 
 
-def _fake_backward(grad_output, input, weight, offset, mask, stride, padding, dilation, needed):  # noqa: ANN001, ANN202
+def _fake_backward(grad_output, input, weight, offset, mask, stride, padding, dilation, needed):
     output_shape(input, weight, offset, mask, None, stride, padding, dilation)
     grad_bias = weight.new_empty(weight.shape[0] if needed[4] else 0)
     return (
@@ -37,12 +37,12 @@ def _fake_backward(grad_output, input, weight, offset, mask, stride, padding, di
     )
 
 
-def _fake_levels(inputs, offset_masks, weight, bias):  # noqa: ANN001, ANN202
+def _fake_levels(inputs, offset_masks, weight, bias):
     shapes = level_shapes(inputs, offset_masks, weight, bias)
     return [_new(feature, shape) for feature, shape in zip(inputs, shapes, strict=True)]
 
 
-def _fake_levels_backward(grad_outputs, inputs, offset_masks, weight, needed):  # noqa: ANN001, ANN202
+def _fake_levels_backward(grad_outputs, inputs, offset_masks, weight, needed):
     level_shapes(inputs, offset_masks, weight, None)
     return [
         *(_wanted(needed[0], feature, keep_layout=True) for feature in inputs),

@@ -53,7 +53,8 @@ def _load() -> Status:
         reason = f"they are built for torch {built_for or '(unknown)'}, this is {torch.__version__}; build them again"
         return Status(False, reason, built_for, cuda, archs)
     if cuda and cuda != (torch.version.cuda or ""):
-        reason = f"they are built for CUDA {cuda}, this torch is built for {torch.version.cuda or 'the CPU only'}; build them again"
+        here = torch.version.cuda or "the CPU only"
+        reason = f"they are built for CUDA {cuda}, this torch is built for {here}; build them again"
         return Status(False, reason, built_for, cuda, archs)
     try:
         importlib.import_module("fa_detectron._C")
