@@ -25,6 +25,16 @@ FA_HD T select(bool condition, T yes, T no) {
   return condition ? yes : no;
 }
 
+// `x` as it was rounded: a product is not fused with the sum that it enters. Where a value is compared
+// with its own extreme over the box, found in another pass, both must be the same number.
+template <typename T>
+FA_HD T unfused(T x) {
+#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDA_ARCH__)
+  __asm__("" : "+m"(x));
+#endif
+  return x;  // clang fuses within one expression only; a CUDA kernel takes the rounding product
+}
+
 // As torch's clamp(min=...): a NaN stays a NaN.
 template <typename T>
 FA_HD T clamp_min(T x, T lowest) {

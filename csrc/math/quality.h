@@ -107,7 +107,7 @@ FA_HD PairQuality<T> pair_quality(T cls_logit, T obj_logit, const Ltrb<T>& predi
   c.overlap = overlap(prediction, c.target);
   c.r =
       regression_quality(prediction, c.target, c.overlap, options.iou_type, T(options.reg_weight));
-  c.joint = c.q * c.r;
+  c.joint = unfused(c.q * c.r);
   c.confidence = c.joint;
   if (options.feature_filter) {
     const T gap = c.q - c.r;
