@@ -125,6 +125,14 @@ def test_freeze_at(name, last, first):
     assert all(v for k, v in grads.items() if k.startswith(first))
 
 
+def test_frozen_stages_keep_their_statistics():
+    backbone = TimmBackbone("resnet18", norm="BN", freeze_at=2)
+    before = {k: v.clone() for k, v in backbone.body.state_dict().items() if k.endswith("running_mean")}
+    backbone.train()(torch.randn(2, 3, 64, 64))
+    changed = {k.split(".")[0] for k, v in before.items() if not torch.equal(backbone.body.state_dict()[k], v)}
+    assert changed == {"layer2", "layer3", "layer4"}
+
+
 def test_freezing_what_has_no_name_is_refused():
     with pytest.raises(UserError, match="FREEZE_AT 0"):
         TimmBackbone("convnext_atto", norm="BN", freeze_at=1)  # its first map has stride 4

@@ -51,9 +51,7 @@ class TimmBackbone(Backbone):
             load_timm_weights(body, name, weights)
         if freeze_at > 0:
             _freeze(body, name, freeze_at)
-        if norm == "FrozenBN":
-            # timm's converter keeps the activation that timm folds into its norm layers; Detectron2's drops it.
-            body = timm.layers.freeze_batch_norm_2d(body)
+        _freeze_norms(timm, body, all_of_them=norm == "FrozenBN")
         self.body = body
         self._channels_last = _is_channels_last(body)
         self._out_features = list(_STRIDE_OF)
@@ -148,6 +146,16 @@ def _freeze(body: torch.nn.Module, name: str, freeze_at: int) -> None:
         reached = reached or key == found
         for parameter in module.parameters(recurse=False):
             parameter.requires_grad_(False)
+
+
+def _freeze_norms(timm, module: torch.nn.Module, all_of_them: bool) -> None:
+    """Make BatchNorm layers constant, all or those whose scale gets no gradient (in place)."""
+    for key, child in module.named_children():
+        if isinstance(child, torch.nn.BatchNorm2d) and (all_of_them or not child.weight.requires_grad):
+            # timm's converter keeps the activation that timm folds into its norm layers; Detectron2's drops it.
+            setattr(module, key, timm.layers.freeze_batch_norm_2d(child))
+        else:
+            _freeze_norms(timm, child, all_of_them)
 
 
 @BACKBONE_REGISTRY.register()
