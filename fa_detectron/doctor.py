@@ -134,6 +134,7 @@ def _native_operators() -> dict[str, list[str]]:
 
     schemas = torch._C._jit_get_all_schemas()
     names = sorted({schema.name for schema in schemas if schema.name.startswith("fa_detectron::")})
+    names = [name for name in names if not name.endswith("_backward")]  # each comes with its forward
     has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
     return {key: [name.partition("::")[2] for name in names if has_kernel(name, key)] for key in ("CPU", "CUDA")}
 
