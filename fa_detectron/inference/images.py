@@ -77,7 +77,9 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode == "I":
         array = np.asarray(image)  # Pillow's own conversion would clip everything above 255
         if array.min() < 0 or array.max() > 65535:
-            raise UnreadableImage(f"{name}: 32 bits a pixel, values {array.min()} to {array.max()}; save it with 8 or 16")
+            raise UnreadableImage(
+                f"{name}: 32 bits a pixel, values {array.min()} to {array.max()}; save it with 8 or 16"
+            )
         return _channels(_to_uint8(array.astype(np.uint16), name), "RGB")
     if image.mode == "F":
         return _channels(_to_uint8(np.asarray(image), name), "RGB")

@@ -7,6 +7,7 @@ from typing import overload
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
 from fa_detectron.errors import UserError
@@ -32,7 +33,7 @@ class Predictor:
         self,
         run: Run,
         *,
-        score_threshold: float = 0.0,
+        score_threshold: float | None = None,
         tta: bool = False,
         batch_size: int = 8,
         colour: str = "RGB",
@@ -40,17 +41,19 @@ class Predictor:
         """
         Args:
             run: see :func:`load_run`.
-            score_threshold: detections below it are left out, on top of the run's own limit.
+            score_threshold: detections below it are left out; None is the run's own limit,
+                MODEL.FEATURE_ALIGN.SCORE_THRESH_TEST.
             tta: look at several scales, mirrored too, as TEST.AUG.* of the run's config say.
             batch_size: images that go through the model together.
             colour: order of the channels of numpy arrays and tensors, "RGB" or "BGR"; files and PIL images know theirs.
         """
-        if not 0 <= score_threshold <= 1:
-            raise UserError(f"score threshold {score_threshold:g}: expected a number from 0 to 1")
+        if score_threshold is not None:
+            check_threshold(run.cfg, score_threshold)
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: expected 1 or more")
         self.run, self.class_names, self.category_ids = run, run.class_names, run.category_ids
-        self._threshold, self._batch_size, self._colour = score_threshold, batch_size, check_colour(colour)
+        self._threshold = 0.0 if score_threshold is None else score_threshold
+        self._batch_size, self._colour = batch_size, check_colour(colour)
         self._model = DenseTTA(run.cfg, run.model) if tta else run.model
         self._resize = not tta  # which does it itself
         self._sizes = run.cfg.INPUT.MIN_SIZE_TEST, run.cfg.INPUT.MAX_SIZE_TEST
@@ -70,16 +73,8 @@ class Predictor:
         colour: str = "RGB",
         overrides: Sequence[str] = (),
     ) -> "Predictor":
-        """Load a run's folder; see :func:`load_run` and the class for the arguments.
-
-        Args:
-            score_threshold: None is the run's own, MODEL.FEATURE_ALIGN.SCORE_THRESH_TEST; it may lie below that.
-        """
+        """Load a run's folder; the arguments are those of :func:`load_run` and of the class."""
         run = load_run(folder, weights=weights, device=device, overrides=list(overrides))
-        if score_threshold is None:
-            return cls(run, tta=tta, batch_size=batch_size, colour=colour)
-        options = run.model.decode_options
-        options["score_threshold"] = min(options["score_threshold"], score_threshold)
         return cls(run, score_threshold=score_threshold, tta=tta, batch_size=batch_size, colour=colour)
 
     @overload
@@ -134,3 +129,19 @@ class Predictor:
             image = image[:, :, ::-1]
         tensor = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))  # (3, h, w)
         return {"image": tensor, "height": height, "width": width}
+
+
+def check_threshold(cfg: CfgNode, score: float) -> None:
+    """Refuse a score threshold that the model cannot serve.
+
+    Raises:
+        UserError: outside 0 to 1, or below what the run's model passes on.
+    """
+    least = cfg.MODEL.FEATURE_ALIGN.SCORE_THRESH_TEST
+    if not 0 <= score <= 1:
+        raise UserError(f"score threshold {score:g}: expected a number from 0 to 1")
+    if score < least:
+        raise UserError(
+            f"score threshold {score:g}: this run's model leaves out scores up to {least:g}; override "
+            f"MODEL.FEATURE_ALIGN.SCORE_THRESH_TEST with {score:g}"
+        )
