@@ -63,7 +63,7 @@ def _paint(rng: np.random.RandomState, image: np.ndarray, patch: _Patch, radius:
     shadow = 0.35 * np.clip(0.5 - patch.shadow / 6.0, 0.0, 1.0)[..., None]
     around = view.mean(axis=(0, 1))
     # Contrast to the surroundings runs from hardly visible to strong.
-    contrast = rng.uniform(0.22, 1.0)
+    contrast = rng.uniform(0.12, 0.9)
     face = around + contrast * (colour(rng) - around)
     other = face + contrast * rng.uniform(-80.0, 80.0, size=3)
     mix = pattern(rng, patch.x, patch.y, rng.uniform(4.0, 6.0 + 0.35 * radius))[..., None]
@@ -96,8 +96,8 @@ def render_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
     full: list[int] = []  # pixels of each object before anything covered it
     classes: list[int] = []  # -1: distractor
 
-    count = 0 if rng.uniform() < 0.02 else rng.randint(3, 13)
-    radii = np.exp(rng.uniform(math.log(8.0), math.log(95.0), size=count + rng.randint(0, 4)))
+    count = 0 if rng.uniform() < 0.02 else rng.randint(4, 15)
+    radii = np.exp(rng.uniform(math.log(7.0), math.log(90.0), size=count + rng.randint(0, 6)))
     kinds = [rng.randint(len(_SHAPES)) if i < count else -1 for i in range(len(radii))]
     # Mostly the large ones first: they would hide the small ones.
     order = np.argsort(-radii * rng.uniform(0.5, 1.5, size=len(radii)), kind="stable")

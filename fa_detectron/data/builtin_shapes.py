@@ -33,6 +33,10 @@ def _star(u: Array, v: Array) -> Array:
     return np.sort(distances, axis=0)[-2]
 
 
+def _hexagram(u: Array, v: Array) -> Array:
+    return np.sort(_half_planes(u, v, 6, 0.5), axis=0)[-2]
+
+
 def _disk(u: Array, v: Array) -> Array:
     return np.sqrt(u * u + v * v) - 1.0
 
@@ -63,8 +67,8 @@ CLASSES: dict[str, Shape] = {
     "hexagon": _polygon(6),
     "star": _star,
 }
-# Drawn like the classes, and belonging to none.
-DISTRACTORS: tuple[Shape, ...] = (_cross, _half_disk, _bar)
+# Drawn like the classes, and belonging to none; the last two are easily taken for a star and a hexagon.
+DISTRACTORS: tuple[Shape, ...] = (_cross, _half_disk, _bar, _hexagram, _polygon(5))
 
 
 def _triangle_wave(t: Array) -> Array:

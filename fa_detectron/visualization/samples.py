@@ -93,7 +93,7 @@ def save_detection_samples(
     metadata: Any,
     out_dir: str,
     n: int,
-    score_threshold: float = 0.3,
+    score_threshold: float = 0.5,
 ) -> list[str]:
     """Save pictures of the first ``n`` images: ground truth left, detections right.
 
