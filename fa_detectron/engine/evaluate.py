@@ -32,6 +32,8 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     weights = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
     checkpointer.load(weights, checkpointables=[], strict=True)
     results = Trainer.test(cfg, model)
+    if cfg.TEST.AUG.ENABLED:
+        results = Trainer.test_with_TTA(cfg, model, results)
     if comm.is_main_process():
         print("\n" + final_report(cfg, results, weights), flush=True)
         verify_results(cfg, results)

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import OrderedDict
 from typing import Any
 
@@ -22,8 +23,36 @@ _VOC_LOGGER = logging.getLogger(f"{__name__}.pascal_voc")
 _VOC_LOGGER.setLevel(logging.WARNING)  # Detectron2 says the same sentence on every call, here once a class
 
 
+def server_file(dataset_name: str, run_folder: str) -> str:
+    """The name that COCO's evaluation server wants: detections_TESTSET_ALGORITHM_results.json.
+
+    Args:
+        dataset_name: coco_2017_test-dev is the server's test-dev2017; other names stay.
+        run_folder: its last part is the algorithm's name.
+    """
+    coco = re.fullmatch(r"coco_(\d{4})_(.+)", dataset_name)
+    test_set = f"{coco[2]}{coco[1]}" if coco else dataset_name
+    algorithm = re.sub(r"[^A-Za-z0-9.-]+", "-", os.path.basename(os.path.abspath(run_folder)))
+    return f"detections_{test_set}_{algorithm}_results.json"
+
+
 class CategoryCOCOEvaluator(COCOEvaluator):
-    """Detectron2's evaluator, which leaves out the category's AP when there is one, and says NaN for no detection."""
+    """Detectron2's evaluator, which leaves out the category's AP when there is one, and says NaN for no detection.
+
+    Detections of a set without annotations get the name that the evaluation server wants, :func:`server_file`.
+
+    Args:
+        run_folder: names the detections; the others are Detectron2's.
+    """
+
+    def __init__(self, dataset_name: str, run_folder: str, **options: Any) -> None:
+        super().__init__(dataset_name, **options)
+        self._server_file = os.path.join(self._output_dir, server_file(dataset_name, run_folder))
+
+    def _eval_predictions(self, predictions: list[dict], img_ids: list | None = None) -> None:
+        super()._eval_predictions(predictions, img_ids)
+        if not self._do_evaluation:
+            os.replace(os.path.join(self._output_dir, "coco_instances_results.json"), self._server_file)
 
     def _derive_coco_results(self, coco_eval: Any, iou_type: str, class_names: list[str] | None = None) -> dict:
         results = super()._derive_coco_results(coco_eval, iou_type, class_names)
@@ -106,6 +135,6 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> Data
             if os.path.exists(stale):
                 os.unlink(stale)
         comm.synchronize()
-        evaluator = CategoryCOCOEvaluator(dataset_name, tasks=("bbox",), output_dir=output_folder)
+        evaluator = CategoryCOCOEvaluator(dataset_name, cfg.OUTPUT_DIR, tasks=("bbox",), output_dir=output_folder)
     pictures = SamplePictures(dataset_name, os.path.join(cfg.OUTPUT_DIR, "samples"), cfg.TEST.SAMPLE_PICTURES)
     return DatasetEvaluators([evaluator, pictures])

@@ -8,6 +8,8 @@ from typing import Any
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
+from fa_detectron.engine.evaluation import server_file
+
 
 def final_report(cfg: CfgNode, results: dict[str, Any], weights: str) -> str:
     """AP of every evaluated set, of its categories, and the run's files.
@@ -22,7 +24,7 @@ def final_report(cfg: CfgNode, results: dict[str, Any], weights: str) -> str:
     """
     names = cfg.DATASETS.TEST
     by_set = {names[0]: results} if len(names) == 1 else results
-    blocks = [_table(name, by_set.get(name) or {}, cfg) for name in names]
+    blocks = [block for name in names for block in _tables(name, by_set.get(name) or {}, cfg)]
     folder = cfg.OUTPUT_DIR
     files = [("checkpoint", weights)]
     record = os.path.join(folder, "best_checkpoint.json")
@@ -38,15 +40,25 @@ def final_report(cfg: CfgNode, results: dict[str, Any], weights: str) -> str:
     return "\n\n".join([*blocks, "\n".join(f"{what + ':':{width}} {path}" for what, path in files)])
 
 
-def _table(name: str, results: dict[str, Any], cfg: CfgNode) -> str:
-    metrics = results.get("bbox")
-    if not metrics:
-        detections = os.path.join(cfg.OUTPUT_DIR, "inference", "coco_instances_results.json")
-        return f"{name}: no annotations to compare with; the detections are in {detections}"
+def _tables(name: str, results: dict[str, Any], cfg: CfgNode) -> list[str]:
+    """Without test-time augmentation, and with it where it is on."""
+    folders = {"bbox": "inference", "bbox_TTA": "inference_TTA"} if cfg.TEST.AUG.ENABLED else {"bbox": "inference"}
+    blocks = []
+    for task, folder in folders.items():
+        title = f"{name}, with test-time augmentation" if task == "bbox_TTA" else name
+        if results.get(task):
+            blocks.append(_table(title, results[task]))
+        else:
+            detections = os.path.join(cfg.OUTPUT_DIR, folder, server_file(name, cfg.OUTPUT_DIR))
+            blocks.append(f"{title}: no annotations to compare with; the detections are in {detections}")
+    return blocks
+
+
+def _table(title: str, metrics: dict[str, float]) -> str:
     overall = {key: value for key, value in metrics.items() if not key.startswith("AP-")}
     categories = [(key[3:], value) for key, value in metrics.items() if key.startswith("AP-")]
     lines = [
-        f"Results on {name}",
+        f"Results on {title}",
         tabulate([[_show(v) for v in overall.values()]], list(overall), "pipe", disable_numparse=True),
     ]
     if categories:

@@ -29,6 +29,7 @@ from fa_detectron.engine.run_folder import open_run_folder
 from fa_detectron.engine.solver import build_optimizer
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.errors import UserError
+from fa_detectron.modeling.test_time_augmentation import DenseTTA
 
 _logger = logging.getLogger(__name__)
 _LOG_PERIOD = 20  # iterations
@@ -74,6 +75,8 @@ class Trainer(DefaultTrainer):
             self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD)])
         self._results: dict[str, Any] = {}
         self._loop()
+        if self.cfg.TEST.AUG.ENABLED and self.cfg.DATASETS.TEST:
+            self._results = self.test_with_TTA(self.cfg, self.model, self._results)
         if comm.is_main_process() and self.cfg.DATASETS.TEST:
             weights = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
             print("\n" + final_report(self.cfg, self._results, weights), flush=True)
@@ -156,6 +159,28 @@ class Trainer(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         loader = build_detection_test_loader(cfg, dataset_name, mapper=NamingMapper(cfg, is_train=False))
         return BarLoader(loader, f"evaluating {dataset_name}") if show_bars() else loader
+
+    @classmethod
+    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -> dict[str, Any]:
+        """Evaluate with the test-time augmentation of TEST.AUG.*; detections go to OUTPUT_DIR/inference_TTA.
+
+        Args:
+            results: of :meth:`test`, without augmentation.
+
+        Returns:
+            ``results`` with the augmented ones beside them, as Detectron2 calls them: "bbox_TTA" beside "bbox".
+        """
+        augmented = cfg.clone()
+        augmented.defrost()
+        augmented.INPUT.MIN_SIZE_TEST = 0  # no resizing: DenseTTA makes every scale from the image itself
+        augmented.TEST.SAMPLE_PICTURES = 0  # they show the detector as it is
+        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
+        evaluators = [build_evaluator(augmented, name, folder) for name in cfg.DATASETS.TEST]
+        more = cls.test(augmented, DenseTTA(cfg, model), evaluators)
+        if len(cfg.DATASETS.TEST) == 1:
+            return {**results, **{f"{task}_TTA": metrics for task, metrics in more.items()}}
+        suffixed = {name: {f"{task}_TTA": m for task, m in by_task.items()} for name, by_task in more.items()}
+        return {name: {**by_task, **suffixed.get(name, {})} for name, by_task in results.items()}
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:

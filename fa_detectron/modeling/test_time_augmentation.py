@@ -61,6 +61,7 @@ class DenseTTA(nn.Module):
             raise UserError(f"TEST.AUG: MIN_SIZES {list(min_sizes)} and MAX_SIZE {max_size} must be sizes in pixels")
         self.min_sizes, self.max_size, self.flip = list(min_sizes), max_size, flip
         self.nms_threshold, self.max_detections = nms_threshold, max_detections
+        self.train(model.training)  # a wrapper starts in training mode, and would pass it on
 
     @classmethod
     def from_config(cls, cfg: CfgNode, model: nn.Module) -> dict[str, Any]:
