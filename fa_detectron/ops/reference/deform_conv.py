@@ -28,7 +28,10 @@ def _sample(planes: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Te
     for dy in (0, 1):
         for dx in (0, 1):
             row, column = top + dy, left + dx
-            weight = (1 - (y - row).abs()) * (1 - (x - column).abs())  # (N, D, T*P)
+            # Not 1 - |y - row|: its derivative would vanish on the pixel itself, where every zero offset lies.
+            weight_y = y - top if dy else 1 - (y - top)
+            weight_x = x - left if dx else 1 - (x - left)
+            weight = weight_y * weight_x  # (N, D, T*P)
             inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
             index = torch.where(inside, row * width + column, 0).long()  # (N, D, T*P)
             corner = planes.gather(3, index.unsqueeze(2).expand(-1, -1, planes.shape[2], -1))
