@@ -71,7 +71,7 @@ def _ids(folder: str, split: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         known = sorted(n[:-4] for n in os.listdir(os.path.dirname(path)) if n.endswith(".txt"))
         raise UserError(
-            f"{path}: cannot be read ({error}). Splits in this folder: {', '.join(known) or 'none'}; "
+            f"{path}: cannot be read ({getattr(error, 'strerror', error)}). Splits in this folder: {', '.join(known) or 'none'}; "
             "name one as FOLDER:SPLIT."
         ) from error
     if not ids:
