@@ -1,6 +1,5 @@
 """Checkpoints that load without running code, say what did not fit, and are never half-written."""
 
-from fa_detectron.checkpoint.atomic import atomic_write
 from fa_detectron.checkpoint.checkpointer import FeatureAlignCheckpointer
 
-__all__ = ["FeatureAlignCheckpointer", "atomic_write"]
+__all__ = ["FeatureAlignCheckpointer"]

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from fa_detectron.checkpoint.atomic import atomic_write
 from fa_detectron.checkpoint.fit import check_fit
 from fa_detectron.checkpoint.safe_pickle import load_pickle
 from fa_detectron.errors import UserError
+from fa_detectron.files import atomic_write
 
 
 class FeatureAlignCheckpointer(DetectionCheckpointer):

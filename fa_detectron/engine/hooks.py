@@ -11,7 +11,8 @@ from detectron2.engine import HookBase
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
-from fa_detectron.checkpoint import FeatureAlignCheckpointer, atomic_write
+from fa_detectron.checkpoint import FeatureAlignCheckpointer
+from fa_detectron.files import atomic_write
 
 _logger = logging.getLogger(__name__)
 

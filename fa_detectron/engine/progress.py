@@ -3,7 +3,7 @@
 import logging
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from detectron2.engine import HookBase
@@ -21,12 +21,16 @@ def show_bars() -> bool:
     return tqdm is not None and comm.is_main_process() and sys.stderr.isatty()
 
 
+def _log_above_the_bar() -> AbstractContextManager:
+    return logging_redirect_tqdm([logging.getLogger(name) for name in ("fa_detectron", "detectron2", "fvcore")])
+
+
 class ProgressBar(HookBase):
     """A bar over the iterations of training; log lines are written above it."""
 
     def before_train(self) -> None:
         self._stack = ExitStack()
-        self._stack.enter_context(logging_redirect_tqdm([logging.getLogger(n) for n in ("fa_detectron", "detectron2")]))
+        self._stack.enter_context(_log_above_the_bar())
         self._bar = self._stack.enter_context(
             tqdm.tqdm(total=self.trainer.max_iter, initial=self.trainer.start_iter, desc="training", unit="it")
         )
@@ -51,4 +55,5 @@ class BarLoader:
         return getattr(self._loader, name)
 
     def __iter__(self) -> Iterator:
-        yield from tqdm.tqdm(self._loader, desc=self._description, unit="image", leave=False)
+        with _log_above_the_bar():
+            yield from tqdm.tqdm(self._loader, desc=self._description, unit="image", leave=False)

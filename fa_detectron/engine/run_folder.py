@@ -11,7 +11,7 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 import fa_detectron
-from fa_detectron.checkpoint import atomic_write
+from fa_detectron.files import atomic_write
 
 _LOGGERS = ("fa_detectron", "detectron2", "fvcore")
 _held: logging.handlers.MemoryHandler | None = None

@@ -9,8 +9,9 @@ from torch import nn
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.checkpoint import FeatureAlignCheckpointer, atomic_write
+from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.errors import UserError
+from fa_detectron.files import atomic_write
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""Files that are either complete or absent."""
+"""Files that are either absent or whole."""
 
 import os
 from collections.abc import Iterator
