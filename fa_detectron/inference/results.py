@@ -12,6 +12,7 @@ from PIL import Image
 
 from fa_detectron.data.atomic import write_json_atomically
 from fa_detectron.errors import UserError
+from fa_detectron.files import atomic_write
 from fa_detectron.inference.sources import import_cv2
 from fa_detectron.visualization import class_colour, draw_boxes
 
@@ -85,14 +86,9 @@ def save_picture(picture: Image.Image, path: str) -> None:
     """Save as JPEG or PNG, whole or not at all; the folder is made."""
     with _writing(path):
         os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-        temporary = f"{path}.{os.getpid()}.tmp"
-        try:
-            jpeg = Path(path).suffix.lower() in _JPEG
-            picture.save(temporary, **({"format": "JPEG", "quality": 92} if jpeg else {"format": "PNG"}))
-            os.replace(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
+        jpeg = Path(path).suffix.lower() in _JPEG
+        with atomic_write(path, "wb") as stream:
+            picture.save(stream, **({"format": "JPEG", "quality": 92} if jpeg else {"format": "PNG"}))
 
 
 class VideoFile:

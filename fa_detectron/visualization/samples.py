@@ -1,7 +1,5 @@
 """Sample pictures: ground truth and detections of an image side by side."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +7,8 @@ from typing import Any
 import numpy as np
 from detectron2.structures import BoxMode, Instances
 from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from fa_detectron.files import atomic_write
 
 from .drawing import class_colour, draw_boxes
 
@@ -75,18 +75,6 @@ def detection_picture(
     return picture
 
 
-def _save(picture: Image.Image, path: Path) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            picture.save(stream, format="PNG")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-
-
 def save_detection_samples(
     dataset_dicts: Sequence[Mapping[str, Any]],
     outputs: Sequence[Mapping[str, Any]],
@@ -114,6 +102,7 @@ def save_detection_samples(
         picture = detection_picture(record, output["instances"], class_names, score_threshold)
         # Numbered, because images of several folders may share a name.
         path = folder / f"{i:03d}_{Path(record['file_name']).stem}.png"
-        _save(picture, path)
+        with atomic_write(str(path), "wb") as stream:
+            picture.save(stream, format="PNG")
         paths.append(str(path))
     return paths

@@ -81,7 +81,7 @@ def test_a_set_without_annotations_gets_its_detections_written(tiny, trained, tm
     words = ["DATASETS.VAL_PATH", "", "DATASETS.TEST", "('tiny_test_dev',)", "OUTPUT_DIR", out]
     weights = ["MODEL.WEIGHTS", trained.folder / "model_final.pth", "MODEL.FEATURE_ALIGN.SCORE_THRESH_TEST", 0.0]
     run("--config-file", trained.folder / "config.yaml", "--eval-only", *words, *weights)
-    found = json.loads((out / "inference" / "coco_instances_results.json").read_text())
+    found = json.loads((out / "inference" / "detections_tiny_test_dev_out_results.json").read_text())
     assert found and {"image_id", "category_id", "bbox", "score"} == set(found[0])
     assert "no annotations to compare with" in capsys.readouterr().out
 
@@ -90,7 +90,7 @@ def test_no_detection_is_an_ap_of_zero(tiny, tmp_path, registered):
     register_coco_instances("tiny_none", {}, str(tiny.data), str(tiny.data.parent))
     registered.append("tiny_none")
     DatasetCatalog.get("tiny_none")
-    evaluator = CategoryCOCOEvaluator("tiny_none", tasks=("bbox",), output_dir=str(tmp_path))
+    evaluator = CategoryCOCOEvaluator("tiny_none", "run", tasks=("bbox",), output_dir=str(tmp_path))
     evaluator.reset()
     evaluator.process([{"image_id": 0}], [detections([], [], [])])
     results = evaluator.evaluate()["bbox"]
