@@ -115,7 +115,13 @@ class SamplePictures(DatasetEvaluator):
         save_detection_samples(records, outputs, metadata, self._folder, n=self._count)
 
 
-def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> DatasetEvaluator:
+def own_folder(cfg: CfgNode, folder: str, dataset_name: str) -> str:
+    """``folder`` below OUTPUT_DIR; where a run has several evaluation sets, each has its own folder therein."""
+    parts = (dataset_name,) if len(cfg.DATASETS.TEST) > 1 else ()
+    return os.path.join(cfg.OUTPUT_DIR, folder, *parts)
+
+
+def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") -> DatasetEvaluator:
     """The evaluator that the set's metadata ask for, and sample pictures.
 
     A set whose JSON has no annotations (COCO test-dev) gets its detections written for the evaluation server.
@@ -123,8 +129,9 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> Data
     Args:
         cfg: the run's config.
         dataset_name: a registered set.
-        output_folder: for the detections in JSON; the pictures go to OUTPUT_DIR/samples.
+        folder: below OUTPUT_DIR, for the detections in JSON; the pictures go to OUTPUT_DIR/samples.
     """
+    output_folder = own_folder(cfg, folder, dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
     if metadata.get("evaluator_type") == "pascal_voc":
         evaluator: DatasetEvaluator = CategoryVOCEvaluator(dataset_name)
@@ -136,5 +143,5 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, output_folder: str) -> Data
                 os.unlink(stale)
         comm.synchronize()
         evaluator = CategoryCOCOEvaluator(dataset_name, cfg.OUTPUT_DIR, tasks=("bbox",), output_dir=output_folder)
-    pictures = SamplePictures(dataset_name, os.path.join(cfg.OUTPUT_DIR, "samples"), cfg.TEST.SAMPLE_PICTURES)
+    pictures = SamplePictures(dataset_name, own_folder(cfg, "samples", dataset_name), cfg.TEST.SAMPLE_PICTURES)
     return DatasetEvaluators([evaluator, pictures])

@@ -8,7 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from fa_detectron.engine.evaluation import server_file
+from fa_detectron.engine.evaluation import own_folder, server_file
 
 
 def final_report(cfg: CfgNode, results: dict[str, Any], weights: str) -> str:
@@ -49,7 +49,7 @@ def _tables(name: str, results: dict[str, Any], cfg: CfgNode) -> list[str]:
         if results.get(task):
             blocks.append(_table(title, results[task]))
         else:
-            detections = os.path.join(cfg.OUTPUT_DIR, folder, server_file(name, cfg.OUTPUT_DIR))
+            detections = os.path.join(own_folder(cfg, folder, name), server_file(name, cfg.OUTPUT_DIR))
             blocks.append(f"{title}: no annotations to compare with; the detections are in {detections}")
     return blocks
 

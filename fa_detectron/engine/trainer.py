@@ -174,8 +174,7 @@ class Trainer(DefaultTrainer):
         augmented.defrost()
         augmented.INPUT.MIN_SIZE_TEST = 0  # no resizing: DenseTTA makes every scale from the image itself
         augmented.TEST.SAMPLE_PICTURES = 0  # they show the detector as it is
-        folder = os.path.join(cfg.OUTPUT_DIR, "inference_TTA")
-        evaluators = [build_evaluator(augmented, name, folder) for name in cfg.DATASETS.TEST]
+        evaluators = [build_evaluator(augmented, name, "inference_TTA") for name in cfg.DATASETS.TEST]
         more = cls.test(augmented, DenseTTA(cfg, model), evaluators)
         if len(cfg.DATASETS.TEST) == 1:
             return {**results, **{f"{task}_TTA": metrics for task, metrics in more.items()}}
@@ -184,4 +183,4 @@ class Trainer(DefaultTrainer):
 
     @classmethod
     def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name, os.path.join(cfg.OUTPUT_DIR, "inference"))
+        return build_evaluator(cfg, dataset_name)

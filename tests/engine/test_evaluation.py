@@ -86,6 +86,22 @@ def test_a_set_without_annotations_gets_its_detections_written(tiny, trained, tm
     assert "no annotations to compare with" in capsys.readouterr().out
 
 
+def test_several_sets_have_their_own_rows_and_folders(tiny, trained, tmp_path, registered, capsys):
+    for name in ("tiny_one", "tiny_two"):
+        register_coco_instances(name, {}, str(tiny.data), str(tiny.data.parent))
+        registered.append(name)
+    out = tmp_path / "out"
+    sets = ["DATASETS.VAL_PATH", "", "DATASETS.TEST", "('tiny_one', 'tiny_two')"]
+    words = ["OUTPUT_DIR", out, "MODEL.WEIGHTS", trained.folder / "model_final.pth"]
+    done = run("--config-file", trained.folder / "config.yaml", "--eval-only", *sets, *words)
+    assert done.results["tiny_one"]["bbox"] == pytest.approx(done.results["tiny_two"]["bbox"], nan_ok=True)
+    shown = capsys.readouterr().out
+    for name in ("tiny_one", "tiny_two"):
+        assert f"Results on {name}" in shown
+        assert (out / "inference" / name / "coco_instances_results.json").exists()
+        assert len(list((out / "samples" / name).glob("*.png"))) == 2
+
+
 def test_no_detection_is_an_ap_of_zero(tiny, tmp_path, registered):
     register_coco_instances("tiny_none", {}, str(tiny.data), str(tiny.data.parent))
     registered.append("tiny_none")
@@ -109,10 +125,10 @@ def test_a_stale_conversion_of_a_changed_set_is_not_believed(tiny, tmp_path, reg
     DatasetCatalog.register("tiny_changing", load)
     registered.append("tiny_changing")
     MetadataCatalog.get("tiny_changing").thing_classes = ["block"]
-    cfg = load_config(str(tiny.config))
+    cfg = load_config(str(tiny.config), ["OUTPUT_DIR", str(tmp_path)])
     counts = []
     for _ in range(2):
-        build_evaluator(cfg, "tiny_changing", str(tmp_path))
+        build_evaluator(cfg, "tiny_changing")
         file = MetadataCatalog.get("tiny_changing").json_file
         counts.append(len(json.loads(open(file).read())["annotations"]))
         MetadataCatalog.pop("tiny_changing")  # a new process
