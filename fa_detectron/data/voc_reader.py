@@ -71,8 +71,8 @@ def _ids(folder: str, split: str) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         known = sorted(n[:-4] for n in os.listdir(os.path.dirname(path)) if n.endswith(".txt"))
         raise UserError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', error)}). Splits in this folder: {', '.join(known) or 'none'}; "
-            "name one as FOLDER:SPLIT."
+            f"{path}: cannot be read ({getattr(error, 'strerror', error)}). "
+            f"Splits in this folder: {', '.join(known) or 'none'}; name one as FOLDER:SPLIT."
         ) from error
     if not ids:
         raise UserError(f"{path}: lists no image")
