@@ -94,6 +94,8 @@ def save_picture(picture: Image.Image, path: str) -> None:
 class VideoFile:
     """A video that is there once :meth:`finish` has been called, and not before.
 
+    The encoders take even sizes: OpenCV leaves out the last row or column of an odd one.
+
     Args:
         path: .mp4 or .avi.
         fps: frames a second.
