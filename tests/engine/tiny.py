@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 CONFIG = """
-_BASE_: {base}
+_BASE_: "{base}"
 MODEL:
   FPN: {{OUT_CHANNELS: 64}}
   RESNETS: {{DEPTH: 18, RES2_OUT_CHANNELS: 64}}
