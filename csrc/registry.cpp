@@ -56,6 +56,13 @@ TORCH_LIBRARY(fa_detectron, m) {
       "Tensor divisors, float[] strides, float location_offset, bool feature_filter, bool quality_prior, "
       "float reg_weight, str iou_type, float focal_alpha, float focal_gamma) "
       "-> (Tensor[], Tensor[], Tensor[], Tensor, Tensor)");
+
+  // Detections of N images, best first, D the most there can be: boxes (N,D,4) xyxy pixels, scores (N,D), classes (N,D)
+  // int64, and how many of each image's D are found (N) int64; zeros behind them. Maps as above.
+  m.def(
+      "decode_detections(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, float[] strides, "
+      "float location_offset, float score_threshold, int topk, float nms_threshold, int max_detections) "
+      "-> (Tensor, Tensor, Tensor, Tensor)");
 }
 
 // `import fa_detectron._C` only has to load this library: the operators are in torch.ops.fa_detectron.

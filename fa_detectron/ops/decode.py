@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from . import reference
+from . import native, reference
 from .arguments import check_head_maps
 
 
@@ -43,7 +43,8 @@ def decode_detections(
     check_head_maps(cls_logits, box_ltrb, obj_logits, strides)
     if topk < 0 or max_detections < 0:
         raise ValueError(f"topk and max_detections must not be negative, got {topk} and {max_detections}")
-    return reference.decode_detections(
+    implementation = _native_decode if native.use(*cls_logits) else reference.decode_detections
+    return implementation(
         cls_logits,
         box_ltrb,
         obj_logits,
@@ -54,3 +55,37 @@ def decode_detections(
         nms_threshold=nms_threshold,
         max_detections=max_detections,
     )
+
+
+def _native_decode(
+    cls_logits: list[Tensor],
+    box_ltrb: list[Tensor],
+    obj_logits: list[Tensor],
+    strides: Sequence[int],
+    *,
+    location_offset: float,
+    score_threshold: float,
+    topk: int,
+    nms_threshold: float,
+    max_detections: int,
+) -> list[tuple[Tensor, Tensor, Tensor]]:
+    dtype = torch.promote_types(cls_logits[0].dtype, torch.float32)
+    maps = [[x.to(dtype) for x in levels] for levels in (cls_logits, box_ltrb, obj_logits)]
+    options = (float(location_offset), float(score_threshold), topk, float(nms_threshold), max_detections)
+    *padded, counts = torch.ops.fa_detectron.decode_detections(*maps, [float(s) for s in strides], *options)
+    # The only look at the values from the host.
+    return [tuple(x[image, :count] for x in padded) for image, count in enumerate(counts.tolist())]
+
+
+def _fake_decode(cls_logits, box_ltrb, obj_logits, strides, offset, threshold, topk, nms_threshold, max_detections):
+    first = cls_logits[0]
+    most = sum(torch.sym_min(topk, x.shape[2] * x.shape[3]) for x in cls_logits)
+    size = (first.shape[0], torch.sym_min(most, max_detections))
+    counts = first.new_empty(first.shape[0], dtype=torch.int64)
+    return first.new_empty((*size, 4)), first.new_empty(size), first.new_empty(size, dtype=torch.int64), counts
+
+
+if native.loaded():
+    torch.library.register_fake("fa_detectron::decode_detections", _fake_decode)
+    for _device in ("cpu", "cuda"):
+        torch.library.register_autocast("fa_detectron::decode_detections", _device, torch.float32)

@@ -1,0 +1,49 @@
+// Inference for one candidate, written once for the CPU loops and the CUDA kernels.
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+
+#include "math/box.h"
+
+namespace fa {
+
+// Corners in pixels.
+template <typename S>
+struct Corners {
+  S x1, y1, x2, y2;
+};
+
+// As torchvision's nms decides it, without fused products.
+template <typename S>
+FA_HD bool suppresses(const Corners<S>& kept, const Corners<S>& box, double threshold) {
+  const S x1 = kept.x1 < box.x1 ? box.x1 : kept.x1, y1 = kept.y1 < box.y1 ? box.y1 : kept.y1;
+  const S x2 = kept.x2 < box.x2 ? kept.x2 : box.x2, y2 = kept.y2 < box.y2 ? kept.y2 : box.y2;
+  const S width = S(0) < x2 - x1 ? x2 - x1 : S(0), height = S(0) < y2 - y1 ? y2 - y1 : S(0);
+  const S inter = unfused(width * height);
+  const S kept_area = unfused((kept.x2 - kept.x1) * (kept.y2 - kept.y1));
+  const S area = unfused((box.x2 - box.x1) * (box.y2 - box.y1));
+  return double(inter / (kept_area + area - inter)) > threshold;
+}
+
+// The probability as the exact sigmoid rounds: the same on every device and instruction set.
+template <typename S>
+FA_HD S exact_sigmoid(S logit) {
+  using std::exp;
+  return S(1.0 / (1.0 + exp(-double(logit))));
+}
+
+// A logit below which no class can reach `score` where the objectness is h: slightly too low, so
+// that rounding never loses a candidate. Infinite where none can; NaN (false in every comparison)
+// where h is NaN.
+FA_HD double lowest_logit(double score, double h) {
+  using std::log;
+  constexpr double kSlack = 4e-6;
+  const double p = score / h * (1 - kSlack);
+  if (score <= 0) return -INFINITY;
+  if (p > 1) return INFINITY;
+  const double bounded = p < 1 - kSlack ? p : 1 - kSlack;
+  return log(bounded / (1 - bounded));
+}
+
+}  // namespace fa
