@@ -16,8 +16,18 @@ def _no_cuda() -> bool:
     return not torch.cuda.is_available()
 
 
-# What a machine can lack. A skip for any other reason is a defect.
-CONDITIONS: dict[str, Callable[[], bool]] = {"no-cuda": _no_cuda, "no-shared": lambda: not SHARED.is_dir()}
+def _four_gpus() -> bool:
+    import torch
+
+    return torch.cuda.device_count() >= 4
+
+
+# What a machine can lack or have. A skip for any other reason is a defect.
+CONDITIONS: dict[str, Callable[[], bool]] = {
+    "no-cuda": _no_cuda,
+    "no-shared": lambda: not SHARED.is_dir(),
+    "four-gpus": _four_gpus,
+}
 
 
 @dataclass(frozen=True)
