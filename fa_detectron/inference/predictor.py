@@ -109,7 +109,7 @@ class Predictor:
     @torch.no_grad()
     def _detect(self, images: list[np.ndarray]) -> list[Instances]:
         """Detections of images (H, W, 3) uint8 RGB."""
-        inputs = [self._model_input(image) for image in images]
+        inputs = [self.model_input(image) for image in images]
         # Padding changes features at the border, so only images of the same padded size share a batch.
         batches = defaultdict(list)
         for index, item in enumerate(inputs):
@@ -121,7 +121,8 @@ class Predictor:
                 results[index] = instances[instances.scores >= self._threshold]
         return [results[index] for index in range(len(images))]
 
-    def _model_input(self, image: np.ndarray) -> dict:
+    def model_input(self, image: np.ndarray) -> dict:
+        """What the model is called with for an image (H, W, 3) uint8 RGB, in Detectron2's format."""
         height, width = image.shape[:2]
         if self._resize:
             image = resize_shortest_edge(image, *self._sizes)

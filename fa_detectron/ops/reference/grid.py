@@ -11,4 +11,4 @@ def level_locations(height: int, width: int, stride: int, offset: float, like: T
     """
     y = (torch.arange(height, dtype=like.dtype, device=like.device) + offset) * stride
     x = (torch.arange(width, dtype=like.dtype, device=like.device) + offset) * stride
-    return torch.stack([x.repeat(height), y.repeat_interleave(width)], dim=1)  # (H*W, 2)
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], dim=2).view(-1, 2)  # (H*W, 2)

@@ -1,0 +1,98 @@
+"""Does the exported file detect what the model detects, and how fast? Legend: D detections of an image."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.structures import Instances
+from torchvision.ops import box_iou
+
+from fa_detectron.inference import Predictor
+
+from .detector import ExportedDetector
+
+_SAME_OBJECT = 0.9  # IoU; partners agree to small fractions of a pixel, neighbours that NMS has left are below 0.6
+
+
+@dataclass
+class Parity:
+    """What :func:`check_parity` has found.
+
+    Attributes:
+        images, detections: how many were compared; detections are the model's.
+        alone: detections that only one of the two has.
+        worst_score: largest difference of a score. A detection that only one has counts with its distance from the
+            score that it had to exceed: the threshold, or the lowest score of a full list.
+        worst_box: largest difference of a box coordinate, pixels of the image.
+        model_rate, exported_rate: images a second, one at a time, without reading and resizing (medians).
+    """
+
+    images: int = 0
+    detections: int = 0
+    alone: int = 0
+    worst_score: float = 0.0
+    worst_box: float = 0.0
+    model_rate: float = 0.0
+    exported_rate: float = 0.0
+
+    def text(self) -> str:
+        return (
+            f"{self.images} images, {self.detections} detections, {self.alone} that only one of the two has\n"
+            f"worst difference: score {self.worst_score:.2g}, box {self.worst_box:.2g} pixels\n"
+            f"speed: PyTorch {self.model_rate:.2f}, exported {self.exported_rate:.2f} images a second "
+            f"({torch.get_num_threads()} threads)"
+        )
+
+
+def check_parity(predictor: Predictor, exported: ExportedDetector, images: Sequence[np.ndarray]) -> Parity:
+    """Compare on ``images`` (H, W, 3) uint8 RGB; the predictor's model is on the CPU."""
+    model, options = predictor.run.model, predictor.run.model.decode_options
+    parity = Parity(images=len(images))
+    times: tuple[list[float], list[float]] = ([], [])
+    with torch.no_grad():
+        for index, image in enumerate(images):
+            batch = [predictor.model_input(image)]
+            if index == 0:  # the first call of each allocates and compiles
+                model(batch), exported(batch)
+            first = _timed(model, batch, times[0])
+            second = _timed(exported, batch, times[1])
+            _compare(parity, first, second, options["score_threshold"], options["max_detections"])
+    parity.model_rate, parity.exported_rate = (1 / statistics.median(seconds) for seconds in times)
+    return parity
+
+
+def _timed(detect: Callable[[Any], Any], batch: list[dict], seconds: list[float]) -> Instances:
+    start = time.perf_counter()
+    result = detect(batch)[0]["instances"]
+    seconds.append(time.perf_counter() - start)
+    return result
+
+
+def _compare(parity: Parity, first: Instances, second: Instances, threshold: float, most: int) -> None:
+    boxes, other_boxes = first.pred_boxes.tensor, second.pred_boxes.tensor  # (D, 4), (D', 4)
+    parity.detections += len(first)
+    iou = box_iou(boxes, other_boxes)  # (D, D')
+    iou[first.pred_classes[:, None] != second.pred_classes[None, :]] = 0
+    free = torch.ones(len(second), dtype=torch.bool)
+    alone: list[tuple[Instances, Instances, int]] = []  # who has it, who has not, its index
+    for index in range(len(first)):
+        # Of equal boxes the one with the nearest score.
+        candidates = ((iou[index] > _SAME_OBJECT) & free).nonzero().squeeze(1)
+        if not len(candidates):
+            alone.append((first, second, index))
+            continue
+        score = (second.scores[candidates] - first.scores[index]).abs()
+        shift = (other_boxes[candidates] - boxes[index]).abs().amax(dim=1)
+        best = int((shift + score).argmin())
+        free[candidates[best]] = False
+        parity.worst_score = max(parity.worst_score, float(score[best]))
+        parity.worst_box = max(parity.worst_box, float(shift[best]))
+    alone += [(second, first, int(index)) for index in free.nonzero()]
+    parity.alone += len(alone)
+    for owner, other, index in alone:
+        limit = float(other.scores.min()) if len(other) >= most else threshold
+        parity.worst_score = max(parity.worst_score, float(owner.scores[index]) - limit)

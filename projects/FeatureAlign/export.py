@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""Export a trained run to ONNX or torch.export, and compare the file with the model; see --help and README.md."""
+
+import argparse
+import os
+import tempfile
+
+import torch
+from detectron2.config import CfgNode
+from torch import nn
+
+from fa_detectron.data import register_from_config
+from fa_detectron.engine import Trainer
+from fa_detectron.errors import UserError, run_command
+from fa_detectron.export import ExportedDetector, ExportOptions, check_parity, export_model
+from fa_detectron.export.model_file import check_target
+from fa_detectron.inference import Predictor, Run, load_run, read_image
+from fa_detectron.inference.sources import find_images
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
+    parser.add_argument("--run", required=True, metavar="FOLDER", help="the OUTPUT_DIR of a training run")
+    parser.add_argument("--output", required=True, metavar="FILE", help="FILE.onnx (ONNX) or FILE.pt2 (torch.export)")
+    parser.add_argument("--weights", default="", metavar="FILE", help="a checkpoint (default: the run's final one)")
+    parser.add_argument(
+        "--size", type=int, nargs=2, metavar=("H", "W"), help="the one size of the input, pixels (default: any size)"
+    )
+    parser.add_argument(
+        "--nms", choices=("inside", "outside"), default="inside", help="outside: the file gives the candidates"
+    )
+    parser.add_argument(
+        "--deform",
+        choices=("standard", "decomposed"),
+        default="standard",
+        help="the De-Subnet as ONNX's DeformConv, or by grid sampling, for runtimes without that",
+    )
+    parser.add_argument("--opset", type=int, default=ExportOptions.opset, help="of ONNX, 19 or later (%(default)s)")
+    parser.add_argument(
+        "--check", nargs="+", metavar="IMAGES", help="images or folders: compare the detections and the speed"
+    )
+    parser.add_argument("--evaluate", action="store_true", help="compare the AP on the run's DATASETS.TEST")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
+    )
+    return parser
+
+
+def main() -> None:
+    args = argument_parser().parse_args()
+    options = ExportOptions(
+        size=tuple(args.size) if args.size else None,
+        nms=args.nms == "inside",
+        decompose=args.deform == "decomposed",
+        opset=args.opset,
+    )
+    check_target(args.output, options)
+    paths = find_images(args.check) if args.check else []
+    run = load_run(args.run, weights=args.weights, device="cpu", overrides=args.opts)
+    if args.evaluate and not run.cfg.DATASETS.TEST:
+        raise UserError("--evaluate: the run has no DATASETS.TEST; give it with --opts DATASETS.VAL_PATH FILE")
+    print(f"exporting {run.cfg.MODEL.WEIGHTS}", flush=True)
+    export_model(run, args.output, options)
+    print(f"wrote {args.output} ({os.path.getsize(args.output) / 1e6:.1f} MB)", flush=True)
+    if not paths and not args.evaluate:
+        return
+    exported = ExportedDetector(args.output)
+    if paths:
+        print(check_parity(Predictor(run), exported, [read_image(path) for path in paths]).text(), flush=True)
+    if args.evaluate:
+        for name, model in (("PyTorch", run.model), ("exported", exported)):
+            print(f"AP, {name}: {average_precision(run, model):.3f}", flush=True)
+
+
+def average_precision(run: Run, model: nn.Module) -> float:
+    """AP of the (first) test set; nothing is written into the run's folder."""
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+        cfg: CfgNode = run.cfg.clone()
+        cfg.defrost()
+        cfg.OUTPUT_DIR, cfg.TEST.SAMPLE_PICTURES = folder, 0
+        cfg.DATASETS.TEST = cfg.DATASETS.TEST[:1]
+        register_from_config(cfg)
+        return Trainer.test(cfg, model)["bbox"]["AP"]
+
+
+if __name__ == "__main__":
+    run_command(main)
