@@ -79,6 +79,8 @@ def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
         return
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; give --train PATH or a registered set")
+    if cfg.SOLVER.MAX_ITER < 1:
+        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, must be at least 1 (--eval-only evaluates alone)")
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world:
         raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared evenly by {world} processes")
     if cfg.MODEL.WEIGHTS and "://" not in cfg.MODEL.WEIGHTS and not os.path.isfile(cfg.MODEL.WEIGHTS):
