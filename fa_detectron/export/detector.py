@@ -76,7 +76,8 @@ def _load_onnx(path: str) -> tuple[_Function, str]:
     try:
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions have no common base but this
-        raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} refuses it: {error}") from error
+        hint = "; export with --deform decomposed, or use a newer one" if "DeformConv" in str(error) else ""
+        raise UserError(f"{path}: onnxruntime {onnxruntime.__version__} refuses it: {error}{hint}") from error
 
     def function(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         boxes, scores, classes = session.run(None, {"image": image.numpy()})

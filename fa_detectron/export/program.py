@@ -72,6 +72,8 @@ def _parts(network: InferenceNetwork, image: Tensor) -> Iterator[tuple[str, nn.M
 
 def _dynamic_maps(inputs: Any) -> Any:
     """Height and width of every map or mask are dynamic."""
+    if inputs is None:
+        return None
     if isinstance(inputs, Tensor):
         return {inputs.dim() - 2: Dim.DYNAMIC, inputs.dim() - 1: Dim.DYNAMIC}
     return type(inputs)(_dynamic_maps(item) for item in inputs)

@@ -9,7 +9,7 @@ import torch
 from detectron2.config import CfgNode
 from torch import nn
 
-from fa_detectron.data import register_from_config
+from fa_detectron.data import register_from_config, resolve_data_arguments
 from fa_detectron.engine import Trainer
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.export import ExportedDetector, ExportOptions, check_parity, export_model
@@ -39,7 +39,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", nargs="+", metavar="IMAGES", help="images or folders: compare the detections and the speed"
     )
-    parser.add_argument("--evaluate", action="store_true", help="compare the AP on the run's DATASETS.TEST")
+    parser.add_argument(
+        "--evaluate",
+        nargs="?",
+        const="",
+        metavar="DATA",
+        help="compare the AP on a COCO JSON or a Pascal VOC folder[:split] (default: the run's test set)",
+    )
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
     )
@@ -57,27 +63,28 @@ def main() -> None:
     check_target(args.output, options)
     paths = find_images(args.check) if args.check else []
     run = load_run(args.run, weights=args.weights, device="cpu", overrides=args.opts)
-    if args.evaluate and not run.cfg.DATASETS.TEST:
-        raise UserError("--evaluate: the run has no DATASETS.TEST; give it with --opts DATASETS.VAL_PATH FILE")
+    if args.evaluate == "" and not run.cfg.DATASETS.TEST:
+        raise UserError("--evaluate: the run has no test set; name one, --evaluate DATA")
     print(f"exporting {run.cfg.MODEL.WEIGHTS}", flush=True)
     export_model(run, args.output, options)
     print(f"wrote {args.output} ({os.path.getsize(args.output) / 1e6:.1f} MB)", flush=True)
-    if not paths and not args.evaluate:
+    if not paths and args.evaluate is None:
         return
     exported = ExportedDetector(args.output)
     if paths:
         print(check_parity(Predictor(run), exported, [read_image(path) for path in paths]).text(), flush=True)
-    if args.evaluate:
+    if args.evaluate is not None:
         for name, model in (("PyTorch", run.model), ("exported", exported)):
-            print(f"AP, {name}: {average_precision(run, model):.3f}", flush=True)
+            print(f"AP, {name}: {average_precision(run, model, args.evaluate):.3f}", flush=True)
 
 
-def average_precision(run: Run, model: nn.Module) -> float:
-    """AP of the (first) test set; nothing is written into the run's folder."""
+def average_precision(run: Run, model: nn.Module, data: str) -> float:
+    """AP on ``data``, "" for the run's (first) test set; nothing is written into the run's folder."""
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
         cfg: CfgNode = run.cfg.clone()
         cfg.defrost()
         cfg.OUTPUT_DIR, cfg.TEST.SAMPLE_PICTURES = folder, 0
+        resolve_data_arguments(cfg, val=data)
         cfg.DATASETS.TEST = cfg.DATASETS.TEST[:1]
         register_from_config(cfg)
         return Trainer.test(cfg, model)["bbox"]["AP"]

@@ -1,0 +1,56 @@
+"""torch.compile takes the network in one graph: no line of it makes the compiler give up."""
+
+import pytest
+
+pytest.importorskip("detectron2")
+
+import torch
+
+from fa_detectron.export.network import InferenceNetwork
+from fa_detectron.export.nms import shifted_nms
+from fa_detectron.ops import native
+from tests.export.tiny import make_model, noise
+
+
+@pytest.fixture(autouse=True)
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("with_native", [True, False])
+def test_backbone_and_head_are_one_graph(with_native, monkeypatch):
+    if not with_native:
+        monkeypatch.setattr(native, "_DEVICES", ())
+    model, canvas = make_model(), noise(64, 96)
+    mask = torch.zeros(1, 64, 96, dtype=torch.bool)
+    mask[:, 50:] = True
+
+    def maps(images, padding_mask):
+        features = model.backbone(images, padding_mask)
+        return model.head([features[name] for name in model.in_features])
+
+    with torch.no_grad():
+        found = torch.compile(maps, backend="aot_eager", fullgraph=True)(canvas, mask)
+        for levels, expected in zip(found, maps(canvas, mask), strict=True):
+            torch.testing.assert_close(levels, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_whole_network_is_one_graph():
+    network, image = InferenceNetwork(make_model(), nms=shifted_nms, decompose=False), noise(100, 90)
+    with torch.no_grad(), torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
+        found = torch.compile(network, backend="eager", fullgraph=True)(image)
+        for output, expected in zip(found, network(image), strict=True):
+            torch.testing.assert_close(output, expected)
+
+
+def test_the_model_itself_compiles_for_inference():
+    model = make_model()
+    batch = [{"image": noise(64, 96)[0], "height": 64, "width": 96}, {"image": noise(50, 70)[0]}]
+    with torch.no_grad():
+        expected = model(batch)
+        found = torch.compile(model, backend="eager")(batch)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one["instances"].scores, other["instances"].scores)
+        torch.testing.assert_close(one["instances"].pred_boxes.tensor, other["instances"].pred_boxes.tensor)
