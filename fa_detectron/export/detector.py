@@ -54,7 +54,7 @@ class ExportedDetector(nn.Module):
         return results
 
     def detect(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(1, 3, H, W) float32 0..255 -> boxes (D, 4) xyxy pixels, scores (D,), classes (D,); NMS done here if need be."""
+        """(1, 3, H, W) float32 0..255 -> boxes (D, 4) xyxy pixels, scores (D,), classes (D,), after NMS."""
         boxes, scores, classes = self.function(image)
         if self.metadata["nms"]:
             return boxes, scores, classes

@@ -21,7 +21,7 @@ def argument_parser() -> argparse.ArgumentParser:
     what.add_argument("--run", metavar="FOLDER", help="the OUTPUT_DIR of a training run")
     what.add_argument("--config-file", metavar="FILE", help="a config, with random weights (decoding finds nothing)")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--input", nargs="+", metavar="IMAGES", help="images or folders; their loading is measured, too")
+    source.add_argument("--input", nargs="+", metavar="IMAGES", help="images or folders; loading counts, too")
     source.add_argument(
         "--size", type=int, nargs=2, metavar=("H", "W"), help="of noise images (default: shorter side as in tests, 3:4)"
     )

@@ -8,7 +8,7 @@ import torch
 
 from fa_detectron.export.network import InferenceNetwork
 from fa_detectron.export.nms import shifted_nms
-from fa_detectron.ops import native
+from fa_detectron.ops import decode_detections, native
 from tests.export.tiny import make_model, noise
 
 
@@ -35,6 +35,22 @@ def test_backbone_and_head_are_one_graph(with_native, monkeypatch):
         found = torch.compile(maps, backend="aot_eager", fullgraph=True)(canvas, mask)
         for levels, expected in zip(found, maps(canvas, mask), strict=True):
             torch.testing.assert_close(levels, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.skipif(not native.loaded(), reason="the native operators are not built")
+def test_native_decoding_joins_the_graph():
+    model, canvas = make_model(), noise(64, 96)
+
+    def detect(images):
+        features = model.backbone(images)
+        maps = model.head([features[name] for name in model.in_features])
+        return decode_detections(*maps, model.head.strides)
+
+    # How many detections there are is the one value that the program has to look at.
+    with torch.no_grad(), torch._dynamo.config.patch(capture_scalar_outputs=True):
+        found = torch.compile(detect, backend="eager", fullgraph=True)(canvas)[0]
+        for output, expected in zip(found, detect(canvas)[0], strict=True):
+            torch.testing.assert_close(output, expected)
 
 
 def test_the_whole_network_is_one_graph():

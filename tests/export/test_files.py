@@ -67,7 +67,7 @@ def test_onnx_decomposed_with_nms_outside(run, tmp_path):
     exported = ExportedDetector(path)
     assert_agrees(run, exported, (130, 200))
     assert not {"DeformConv", "NonMaxSuppression"} & nodes(path)
-    with pytest.raises(UserError, match="takes 130 x 200 pixels .* an image has 100 x 200"):
+    with pytest.raises(UserError, match=r"takes 130 x 200 pixels .* an image has 100 x 200"):
         exported([{"image": noise(100, 200)[0]}])
 
 

@@ -32,12 +32,13 @@ class TinyBackbone(Backbone):
 def make_model(bottom_up: Backbone | None = None, attention: bool = True, topk: int = 1000) -> FeatureAlign:
     """A model in evaluation mode whose scores, boxes and offsets vary from place to place."""
     torch.manual_seed(0)
+    encoder = GlobalAttentionEncoder(16, num_heads=2, dim_feedforward=8, num_layers=1)
     backbone = FeatureAlignFPN(
         bottom_up or TinyBackbone(),
         ["res3", "res4", "res5"],
         CHANNELS,
         top_block=LastLevelP6P7(CHANNELS, CHANNELS, in_feature="p5"),
-        global_attention=GlobalAttentionEncoder(16, num_heads=2, dim_feedforward=8, num_layers=1) if attention else None,
+        global_attention=encoder if attention else None,
     )
     head = FeatureAlignHead(CHANNELS, num_classes=3, num_convs=1, strides=[8, 16, 32, 64, 128], de_subnet=True)
     model = FeatureAlign(
