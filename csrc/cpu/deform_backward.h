@@ -33,37 +33,42 @@ void sample_backward(const Geometry& geometry, const BackwardUnit<T>& unit, int 
   const Map<T>& map = *unit.map;
   const int outside = map.pixels();
   const int64_t positions = map.positions();
+  constexpr int kVectors = kChannelBlock / kLanes<T>;
   for (int p = 0; p < count; ++p) {
     for (int t = tap_begin; t < tap_end; ++t) {
       const Sample<T>& sample = unit.samples[t * positions + begin + p];
-      T weight[4];
-      bilinear_weights(sample.ly, sample.lx, sample.mask, weight);
       const int64_t at = int64_t(p) * kColumn + (t - tap_begin) * kChannelBlock;
       Vector<T> dots[4] = {};
-      for (int k = 0; k < 4; ++k) {
-        const T* row = unit.plane + int64_t(sample.corner[k]) * kChannelBlock;
-        if constexpr (kPoints) {
+      if constexpr (kColumns || kPoints) {
+        const T* row[4] = {
+            row_of(unit.plane, sample.corner[0]), row_of(unit.plane, sample.corner[1]),
+            row_of(unit.plane, sample.corner[2]), row_of(unit.plane, sample.corner[3])};
 #pragma GCC unroll 16
-          for (int c = 0; c < kChannelBlock; c += kLanes<T>)
-            dots[k] += load(row + c) * load(grad_columns + at + c);
-        }
-        if constexpr (kInput) {
-          const int pixel = sample.corner[k] == outside ? unit.last_pixel : sample.corner[k];
-          T* to = unit.grad_plane + int64_t(pixel - unit.first_pixel) * kChannelBlock;
-#pragma GCC unroll 16
-          for (int c = 0; c < kChannelBlock; c += kLanes<T>) {
-            store(to + c, load(to + c) + weight[k] * load(grad_columns + at + c));
+        for (int v = 0; v < kVectors; ++v) {
+          const int c = v * kLanes<T>;
+          const Vector<T> value[4] = {load(row[0] + c), load(row[1] + c), load(row[2] + c),
+                                      load(row[3] + c)};
+          if constexpr (kColumns) {
+            const Vector<T> upper = sample.weight[0] * value[0] + sample.weight[1] * value[1];
+            const Vector<T> lower = sample.weight[2] * value[2] + sample.weight[3] * value[3];
+            store(columns + at + c, upper + lower);
+          }
+          if constexpr (kPoints) {
+            const Vector<T> grad = load(grad_columns + at + c);
+#pragma GCC unroll 4
+            for (int k = 0; k < 4; ++k) dots[k] += value[k] * grad;
           }
         }
       }
-      if constexpr (kColumns) {
-        const T* row[4];
-        for (int k = 0; k < 4; ++k) row[k] = unit.plane + int64_t(sample.corner[k]) * kChannelBlock;
+      if constexpr (kInput) {
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; ++k) {
+          const int pixel = sample.corner[k] == outside ? unit.last_pixel : sample.corner[k];
+          T* to = row_of(unit.grad_plane, pixel - unit.first_pixel);
 #pragma GCC unroll 16
-        for (int c = 0; c < kChannelBlock; c += kLanes<T>) {
-          const Vector<T> upper = weight[0] * load(row[0] + c) + weight[1] * load(row[1] + c);
-          const Vector<T> lower = weight[2] * load(row[2] + c) + weight[3] * load(row[3] + c);
-          store(columns + at + c, upper + lower);
+          for (int c = 0; c < kChannelBlock; c += kLanes<T>) {
+            store(to + c, load(to + c) + sample.weight[k] * load(grad_columns + at + c));
+          }
         }
       }
       if constexpr (kPoints) {

@@ -212,13 +212,11 @@ class MapGroup {
     });
 
     if (grad_weight != nullptr) {
-      at::parallel_for(0, wave, 1, [&](int64_t first, int64_t last) {
-        for (int64_t w = first; w < last; ++w) {
-          add_grad_weight(geometry_, blocks_[begin + w], kernel_.panel,
-                          grad_weights.data() + w * slots() * block_elements, slots(),
-                          block_elements, grad_weight);
-        }
-      });
+      for (int64_t w = 0; w < wave; ++w) {
+        add_grad_weight(geometry_, blocks_[begin + w], kernel_.panel,
+                        grad_weights.data() + w * slots() * block_elements, slots(), block_elements,
+                        grad_weight);
+      }
     }
     if (wants_input()) {
       for (int64_t w = 0; w < wave; ++w) {

@@ -63,9 +63,19 @@ void locate(const Geometry& geometry, const Map<T>& map, int offset_group, int t
         sample.mask = mask[(position_begin + i) * map.mask.pixel_stride];
         if (geometry.mask_is_logit) sample.mask = sigmoid(sample.mask);
       }
+      bilinear_weights(sample.ly, sample.lx, sample.mask, sample.weight);
       if (++ox == map.out_width) ox = 0, ++oy;
     }
   }
+}
+
+// Row of a plane for a corner. The empty statement keeps the index in a general register: GCC would
+// compute the four addresses in one vector and then take it apart.
+template <typename T>
+FA_HOST_DEVICE T* row_of(T* plane, int32_t corner) {
+  int64_t row = corner;
+  asm("" : "+r"(row));
+  return plane + row * kChannelBlock;
 }
 
 // columns (count, kColumn): the masked samples of all taps, the channels of a tap side by side.
@@ -73,17 +83,19 @@ template <typename T>
 void gather(const T* plane, const Sample<T>* samples, int64_t tap_stride, int taps, int count,
             T* columns) {
   for (int p = 0; p < count; ++p) {
-    for (int t = 0; t < taps; ++t) {
+    T* to = columns + p * kColumn;
+    for (int t = 0; t < taps; ++t, to += kChannelBlock) {
       const Sample<T>& sample = samples[t * tap_stride + p];
-      T weight[4];
-      bilinear_weights(sample.ly, sample.lx, sample.mask, weight);
-      const T* row[4];
-      for (int k = 0; k < 4; ++k) row[k] = plane + int64_t(sample.corner[k]) * kChannelBlock;
-      T* to = columns + p * kColumn + t * kChannelBlock;
-#pragma GCC unroll 8
+      const T* row0 = row_of(plane, sample.corner[0]);
+      const T* row1 = row_of(plane, sample.corner[1]);
+      const T* row2 = row_of(plane, sample.corner[2]);
+      const T* row3 = row_of(plane, sample.corner[3]);
+#pragma GCC unroll 16
       for (int c = 0; c < kChannelBlock; c += kLanes<T>) {
-        const Vector<T> upper = weight[0] * load(row[0] + c) + weight[1] * load(row[1] + c);
-        const Vector<T> lower = weight[2] * load(row[2] + c) + weight[3] * load(row[3] + c);
+        const Vector<T> upper =
+            sample.weight[0] * load(row0 + c) + sample.weight[1] * load(row1 + c);
+        const Vector<T> lower =
+            sample.weight[2] * load(row2 + c) + sample.weight[3] * load(row3 + c);
         store(to + c, upper + lower);
       }
     }

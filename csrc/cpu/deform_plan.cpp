@@ -4,6 +4,8 @@
 #include <ATen/ops/empty.h>
 
 #include <algorithm>
+#include <cstring>
+#include <type_traits>
 
 #include "core/cpu_capability.h"
 
@@ -120,26 +122,50 @@ void for_each_block(const Geometry& g, int64_t blocks, const F& f) {
 
 }  // namespace
 
+// Where the weights (channel of the block, tap) of an output begin, and how far apart outputs and
+// channels are.
+struct WeightRows {
+  int64_t first, output_stride, channel_stride;
+  WeightRows(const Geometry& g, const ChannelBlock& block)
+      : output_stride(int64_t(g.channels / g.groups) * g.taps()), channel_stride(g.taps()) {
+    const int64_t channel = block.channel - block.group * (g.channels / g.groups);
+    first = block.group * int64_t(g.group_outputs()) * output_stride + channel * channel_stride;
+  }
+};
+
+// Outputs that are copied side by side (their rows lie far apart); panels are multiples of 4.
+constexpr int kOutputRun = 4;
+
+// Calls f(first, run) for [0, count) in runs of kRun, where run is a compile-time constant but for
+// the last: the loops over a run must unroll.
+template <int kRun, typename F>
+void in_runs(int64_t count, const F& f) {
+  int64_t first = 0;
+  for (; first + kRun <= count; first += kRun) f(first, std::integral_constant<int, kRun>());
+  if (first < count) f(first, static_cast<int>(count - first));
+}
+
 template <typename T>
 Buffer<T> pack_weight_forward(const Geometry& g, const std::vector<ChannelBlock>& blocks, int panel,
                               const T* weight) {
-  const int64_t padded = padded_outputs(g, panel), row = int64_t(g.channels / g.groups) * g.taps();
+  const int64_t padded = padded_outputs(g, panel);
   Buffer<T> packed(blocks.size() * packed_block(g, panel));
   for_each_block(g, blocks.size(), [&](int64_t b, int tap, int taps, int64_t i) {
-    const ChannelBlock& block = blocks[b];
+    const WeightRows rows(g, blocks[b]);
     T* to = packed.data() + i * padded * kColumn;
-    const int first = block.channel - block.group * (g.channels / g.groups);
-    for (int64_t o = 0; o < padded; ++o) {
-      T* column = to + o / panel * panel * kColumn + o % panel;
-      const T* from = weight + (block.group * int64_t(g.group_outputs()) + o) * row +
-                      int64_t(first) * g.taps() + tap;
-      for (int c = 0; c < kChannelBlock; ++c) {
-        const bool there = o < g.group_outputs() && c < block.channels;
-        for (int t = 0; t < taps; ++t) {
-          column[(t * kChannelBlock + c) * panel] = there ? from[c * g.taps() + t] : T(0);
+    if (blocks[b].channels < kChannelBlock || padded > g.group_outputs()) {
+      std::memset(to, 0, padded * kColumn * sizeof(T));
+    }
+    in_runs<kOutputRun>(g.group_outputs(), [&](int64_t o, auto run) {
+      T* columns = to + o / panel * panel * kColumn + o % panel;
+      const T* from = weight + rows.first + o * rows.output_stride + tap;
+      for (int c = 0; c < blocks[b].channels; ++c, from += rows.channel_stride) {
+        T* column = columns + c * panel;
+        for (int t = 0; t < taps; ++t, column += kChannelBlock * panel) {
+          for (int k = 0; k < run; ++k) column[k] = from[k * rows.output_stride + t];
         }
       }
-    }
+    });
   });
   return packed;
 }
@@ -147,20 +173,23 @@ Buffer<T> pack_weight_forward(const Geometry& g, const std::vector<ChannelBlock>
 template <typename T>
 Buffer<T> pack_weight_backward(const Geometry& g, const std::vector<ChannelBlock>& blocks,
                                int panel, const T* weight) {
-  const int64_t padded = padded_outputs(g, panel), row = int64_t(g.channels / g.groups) * g.taps();
+  const int64_t padded = padded_outputs(g, panel);
   Buffer<T> packed(blocks.size() * packed_block(g, panel));
   for_each_block(g, blocks.size(), [&](int64_t b, int tap, int taps, int64_t i) {
-    const ChannelBlock& block = blocks[b];
+    const WeightRows rows(g, blocks[b]);
     T* to = packed.data() + i * padded * kColumn;
-    const int first = block.channel - block.group * (g.channels / g.groups);
-    for (int64_t o = 0; o < padded; ++o) {
-      const T* from = weight + (block.group * int64_t(g.group_outputs()) + o) * row +
-                      int64_t(first) * g.taps() + tap;
-      for (int k = 0; k < taps * kChannelBlock; ++k) {
-        const int c = k % kChannelBlock, t = k / kChannelBlock;
-        const bool there = o < g.group_outputs() && c < block.channels;
-        to[(k / panel * padded + o) * panel + k % panel] = there ? from[c * g.taps() + t] : T(0);
-      }
+    if (blocks[b].channels < kChannelBlock || padded > g.group_outputs()) {
+      std::memset(to, 0, padded * kColumn * sizeof(T));
+    }
+    for (int64_t o = 0; o < g.group_outputs(); ++o) {
+      const T* from = weight + rows.first + o * rows.output_stride + tap;
+      in_runs<4>(blocks[b].channels, [&](int64_t c, auto run) {  // a panel is a multiple of 4
+        for (int t = 0; t < taps; ++t) {
+          const int64_t column = t * kChannelBlock + c;
+          T* row = to + (column / panel * padded + o) * panel + column % panel;
+          for (int k = 0; k < run; ++k) row[k] = from[(c + k) * rows.channel_stride + t];
+        }
+      });
     }
   });
   return packed;
@@ -169,22 +198,29 @@ Buffer<T> pack_weight_backward(const Geometry& g, const std::vector<ChannelBlock
 template <typename T>
 void add_grad_weight(const Geometry& g, const ChannelBlock& block, int panel, const T* packed,
                      int parts, int64_t stride, T* grad_weight) {
-  const int64_t padded = padded_outputs(g, panel), row = int64_t(g.channels / g.groups) * g.taps();
-  const int first = block.channel - block.group * (g.channels / g.groups);
-  for (int64_t o = 0; o < g.group_outputs(); ++o) {
-    T* to = grad_weight + (block.group * int64_t(g.group_outputs()) + o) * row +
-            int64_t(first) * g.taps();
-    for (int tap = 0; tap < g.taps(); ++tap) {
-      const T* from =
-          packed + tap / kTapBlock * padded * kColumn + o / panel * panel * kColumn + o % panel;
-      for (int c = 0; c < block.channels; ++c) {
-        const T* element = from + (tap % kTapBlock * kChannelBlock + c) * panel;
-        T sum = element[0];
-        for (int part = 1; part < parts; ++part) sum += element[part * stride];
-        to[int64_t(c) * g.taps() + tap] += sum;
+  const int64_t padded = padded_outputs(g, panel);
+  const WeightRows rows(g, block);
+  const int64_t runs = (g.group_outputs() + kOutputRun - 1) / kOutputRun;
+  at::parallel_for(0, runs, 4, [&](int64_t begin, int64_t end) {
+    const int64_t begin_output = begin * kOutputRun;
+    const int64_t outputs = std::min<int64_t>(end * kOutputRun, g.group_outputs()) - begin_output;
+    in_runs<kOutputRun>(outputs, [&](int64_t first, auto run) {
+      const int64_t o = begin_output + first;
+      T* to = grad_weight + rows.first + o * rows.output_stride;
+      for (int c = 0; c < block.channels; ++c, to += rows.channel_stride) {
+        for (int tap = 0; tap < g.taps(); ++tap) {
+          const T* from = packed + tap / kTapBlock * padded * kColumn +
+                          o / panel * panel * kColumn +
+                          (tap % kTapBlock * kChannelBlock + c) * panel + o % panel;
+          T sums[kOutputRun] = {};
+          for (int part = 0; part < parts; ++part, from += stride) {
+            for (int k = 0; k < run; ++k) sums[k] += from[k];
+          }
+          for (int k = 0; k < run; ++k) to[k * rows.output_stride + tap] += sums[k];
+        }
       }
-    }
-  }
+    });
+  });
 }
 
 #define FA_INSTANTIATE(T)                                                                       \

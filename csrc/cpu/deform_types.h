@@ -55,11 +55,13 @@ struct ChannelBlock {
   int32_t channel, channels, group, offset_group;
 };
 
-// Where a tap of a position samples: the corners, the place between them, the mask (1 without).
+// Where a tap of a position samples: the corners with their weights times the mask (1 without), the
+// place between them.
 template <typename T>
 struct Sample {
-  T ly, lx, mask;
+  T weight[4];
   int32_t corner[4];
+  T ly, lx, mask;
 };
 
 // Work of one thread in backward: the tiles [tile_begin, tile_end) of a map, for one channel block.

@@ -68,7 +68,7 @@ FA_HOST_DEVICE void multiply(const T* a, int64_t chunk_stride, int chunks, int d
       const Vector<T> b0 = load(b), b1 = load(b + kLanes<T>);
 #pragma GCC unroll 16
       for (int m = 0; m < kRows; ++m) {
-        const Vector<T> value = Vector<T>{} + row[m * kARow];
+        const T value = row[m * kARow];
         sums[m][0] += value * b0;
         sums[m][1] += value * b1;
       }
