@@ -123,6 +123,13 @@ def test_small_recipes_share_the_input_of_their_weights():
         assert switches(cfg) == DAGGER, leaf
 
 
+def test_smoke_run_knows_what_it_should_reach():
+    cfg = load_config(str(CONFIGS / "quick" / "feature_align_dagger_lite0.yaml"))
+    ((task, metric, expected, tolerance),) = cfg.TEST.EXPECTED_RESULTS
+    assert (task, metric) == ("bbox", "AP") and cfg.SEED >= 0
+    assert 0 < tolerance < expected, "a run that learns nothing must fail"
+
+
 def test_leaves_are_short():
     for leaf in leaves():
         lines = (CONFIGS / leaf).read_text().splitlines()
