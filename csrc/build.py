@@ -56,6 +56,9 @@ def _cuda() -> tuple[Path, str] | None:
         print("fa_detectron: building the CPU operators only (FA_CUDA=0)")
         return None
     try:
+        if not any((ROOT / "csrc/cuda").glob("*.cu")):
+            # Without kernels an extension "with CUDA" would keep the plain-PyTorch versions from running there.
+            raise BuildError("csrc/cuda has no kernels; on a GPU the operators run in plain PyTorch")
         root, release = _toolkit()
     except BuildError as error:
         if choice == "1":
