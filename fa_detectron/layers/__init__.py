@@ -2,7 +2,8 @@
 
 from .de_subnet import DeformBlock
 from .global_attention import GlobalAttentionEncoder
+from .group_norm import GroupNorm
 from .position_encoding import sine_position_code
 from .scale import Scale
 
-__all__ = ["DeformBlock", "GlobalAttentionEncoder", "Scale", "sine_position_code"]
+__all__ = ["DeformBlock", "GlobalAttentionEncoder", "GroupNorm", "Scale", "sine_position_code"]

@@ -3,7 +3,7 @@
 from fa_detectron.errors import UserError
 
 try:
-    import detectron2 as _detectron2  # noqa: F401
+    import detectron2 as _detectron2
 except ModuleNotFoundError as error:
     if error.name != "detectron2":
         raise

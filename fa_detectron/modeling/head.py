@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fa_detectron.layers import DeformBlock, Scale
+from fa_detectron.layers import DeformBlock, GroupNorm, Scale
 
 _NORM_GROUPS = 32
 
@@ -18,7 +18,7 @@ def _subnet(channels: int, num_convs: int, de_subnet: bool) -> nn.Sequential:
         deformable = de_subnet and index == num_convs - 1
         layers += [
             DeformBlock(channels) if deformable else nn.Conv2d(channels, channels, kernel_size=3, padding=1),
-            nn.GroupNorm(_NORM_GROUPS, channels),
+            GroupNorm(_NORM_GROUPS, channels),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers)

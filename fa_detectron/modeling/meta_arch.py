@@ -17,7 +17,7 @@ from .head import FeatureAlignHead
 
 @META_ARCH_REGISTRY.register()
 class FeatureAlign(nn.Module):
-    """"Feature Alignment in Anchor-Free Object Detection" (TCSVT 2023); all parts off: AutoAssign (arXiv 2007.03496).
+    """ "Feature Alignment in Anchor-Free Object Detection" (TCSVT 2023); all parts off: AutoAssign (arXiv 2007.03496).
 
     The Gaussian priors ``mu`` and ``sigma`` are parameters: (K, 2), or (L, K, 2) with one row a level (MDQ).
     Legend: N images, L levels, K classes, H x W the batch's canvas in pixels.
@@ -171,9 +171,7 @@ class FeatureAlign(nn.Module):
             *predictions, self.head.strides, location_offset=self.location_offset, **self.decode_options
         )
         results = []
-        for (boxes, scores, classes), size, wanted in zip(
-            detections, images.image_sizes, batched_inputs, strict=True
-        ):
+        for (boxes, scores, classes), size, wanted in zip(detections, images.image_sizes, batched_inputs, strict=True):
             instances = Instances(size, pred_boxes=Boxes(boxes), scores=scores, pred_classes=classes)
             height, width = wanted.get("height", size[0]), wanted.get("width", size[1])
             results.append({"instances": detector_postprocess(instances, height, width)})

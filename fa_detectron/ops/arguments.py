@@ -19,9 +19,10 @@ def check_head_maps(
     if first.dim() != 4:
         raise ValueError(f"cls_logits[0] must be (N, K, H, W), got {tuple(first.shape)}")
     n, k = first.shape[:2]
+    groups = (("cls_logits", cls_logits, k), ("box_ltrb", box_ltrb, 4), ("obj_logits", obj_logits, 1))
     for level in range(len(cls_logits)):
         size = cls_logits[level].shape[2:]
-        for name, maps, channels in (("cls_logits", cls_logits, k), ("box_ltrb", box_ltrb, 4), ("obj_logits", obj_logits, 1)):
+        for name, maps, channels in groups:
             found = maps[level]
             if tuple(found.shape) != (n, channels, *size):
                 raise ValueError(

@@ -15,6 +15,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# What the Python code calls; an extension without one of them is older than it (csrc/registry.cpp has the schemas).
+_OPERATORS = (
+    "deform_conv2d",
+    "deform_conv2d_backward",
+    "deform_conv2d_levels",
+    "deform_conv2d_levels_backward",
+    "quality_statistics",
+    "quality_loss",
+    "quality_loss_backward",
+    "decode_detections",
+)
 _BUILD_INFO = re.compile(rb"FA_BUILD_INFO\{torch=([^;{}\0]*);cuda=([^;{}\0]*);archs=([^{}\0]*)\}")
 
 
@@ -59,11 +70,15 @@ def _load() -> Status:
     try:
         importlib.import_module("fa_detectron._C")
         capability = torch.ops.fa_detectron.cpu_capability()
+        absent = [name for name in _OPERATORS if not hasattr(torch.ops.fa_detectron, name)]
     except ImportError as error:
         reason = f"{os.path.basename(spec.origin)} does not load ({error}); build them again"
         return Status(False, reason, built_for, cuda, archs)
     except RuntimeError as error:  # a bad FA_CPU_CAPABILITY
         raise ValueError(str(error).splitlines()[0]) from None
+    if absent:
+        reason = f"{os.path.basename(spec.origin)} is older than the Python code (no {absent[0]}); build them again"
+        return Status(False, reason, built_for, cuda, archs)
     return Status(True, "", built_for, cuda, archs, capability)
 
 

@@ -70,8 +70,7 @@ def loss_by_loops(
             point.append((x, y))
         boxes, classes = gt_boxes[image].tolist(), gt_classes[image].tolist()
         inside = [
-            [a for a, (x, y) in enumerate(point) if x > x1 and y > y1 and x < x2 and y < y2]
-            for x1, y1, x2, y2 in boxes
+            [a for a, (x, y) in enumerate(point) if x > x1 and y > y1 and x < x2 and y < y2] for x1, y1, x2, y2 in boxes
         ]
         best_iou = [max((overlaps(pred[a], b)[0].item() for b in boxes), default=0.0) for a in range(len(places))]
 

@@ -45,7 +45,9 @@ TRUTHS = {
 }
 
 
-@pytest.mark.parametrize("options", [{}, {"location_offset": 0.5, "focal_gamma": 1.5, "reg_weight": 2.0}], ids=["", "options"])
+@pytest.mark.parametrize(
+    "options", [{}, {"location_offset": 0.5, "focal_gamma": 1.5, "reg_weight": 2.0}], ids=["", "options"]
+)
 @pytest.mark.parametrize("iou_type", ["giou", "linear_iou", "iou"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("truth", TRUTHS)
@@ -70,7 +72,7 @@ def test_agrees_with_plain_loops(truth, method, iou_type, options):
 def test_extreme_logits_stay_finite(method):
     arguments, leaves = make_case(*TRUTHS["overlapping classes"], dtype=torch.float32)
     with torch.no_grad():
-        for index, tensor in enumerate(leaves[:2] + leaves[4:6]):
+        for tensor in leaves[:2] + leaves[4:6]:
             tensor.copy_(torch.where(torch.rand_like(tensor) < 0.5, -100.0, 100.0))
         leaves[2].zero_()  # boxes of no extent
     losses = quality_weighted_loss(*arguments, **METHODS[method])

@@ -30,7 +30,9 @@ def head_maps(data: dict[str, np.ndarray], dtype: torch.dtype) -> tuple[list[tor
     )
 
 
-@pytest.mark.parametrize("implementation", [quality_weighted_loss, reference.quality_weighted_loss], ids=["op", "reference"])
+@pytest.mark.parametrize(
+    "implementation", [quality_weighted_loss, reference.quality_weighted_loss], ids=["op", "reference"]
+)
 @pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)], ids=["f64", "f32"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", CASES)
