@@ -17,7 +17,13 @@ namespace portable {
 
 #include "cpu/quality_vector.h"
 //
-#include "cpu/quality_loops.h"
+#include "cpu/quality_cells.h"
+//
+#include "cpu/quality_statistics.h"
+//
+#include "cpu/quality_negative.h"
+//
+#include "cpu/quality_gradients.h"
 
 extern const Steps<float> kFloat = kSteps<Vector, float>;
 extern const Steps<double> kDouble = kSteps<double, double>;

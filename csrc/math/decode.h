@@ -33,17 +33,4 @@ FA_HD S exact_sigmoid(S logit) {
   return S(1.0 / (1.0 + exp(-double(logit))));
 }
 
-// A logit below which no class can reach `score` where the objectness is h: slightly too low, so
-// that rounding never loses a candidate. Infinite where none can; NaN (false in every comparison)
-// where h is NaN.
-FA_HD double lowest_logit(double score, double h) {
-  using std::log;
-  constexpr double kSlack = 4e-6;
-  const double p = score / h * (1 - kSlack);
-  if (score <= 0) return -INFINITY;
-  if (p > 1) return INFINITY;
-  const double bounded = p < 1 - kSlack ? p : 1 - kSlack;
-  return log(bounded / (1 - bounded));
-}
-
 }  // namespace fa
