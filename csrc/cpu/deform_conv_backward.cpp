@@ -12,7 +12,8 @@ constexpr int64_t kGroupElements = int64_t(8)
                                    << 20;  // packed gradients that are held at once, or one map's
 constexpr int64_t kBand = 8192;            // positions of a band, about
 constexpr int64_t kSlots = 8;  // most parts of the maps that run side by side for a block
-constexpr int64_t kRun = 64;   // pixels that are transposed at once
+constexpr int64_t kWaveElements = int64_t(1) << 20;  // input pixels times channels that fill a wave
+constexpr int64_t kRun = 64;                         // pixels that are transposed at once
 
 // A stretch of a map's tiles. Its share of the input's gradient has a plane of its own, no larger
 // than what its samples reach, so that bands need not wait for each other.
@@ -43,8 +44,13 @@ class MapGroup {
   }
 
   void run(const T* packed_weight, T* grad_weight) {
-    const int64_t wave = std::min<int64_t>(
-        blocks_.size(), std::max<int64_t>(1, (2 * at::get_num_threads() + slots() - 1) / slots()));
+    // At least what keeps the threads busy; all blocks where the maps are small, for every wave
+    // costs a few barriers.
+    int64_t pixels = 0;
+    for (int64_t m = 0; m < count_; ++m) pixels += maps_[m].pixels();
+    const int64_t busy = (2 * at::get_num_threads() + slots() - 1) / slots();
+    const int64_t small = kWaveElements / (pixels * kChannelBlock);
+    const int64_t wave = std::clamp<int64_t>(std::max(busy, small), 1, blocks_.size());
     for (int64_t b = 0; b < int64_t(blocks_.size()); b += wave) {
       run_wave(b, std::min<int64_t>(b + wave, blocks_.size()), packed_weight, grad_weight);
     }
