@@ -1,63 +1,71 @@
-"""An extension that does not fit is recognised before any of its code runs, and the reason says what to do."""
+"""Whether the native operators are loaded, and what is said where they are not."""
 
-import importlib.util
+import os
 import re
-import warnings
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from fa_detectron.ops import native
+from fa_detectron.ops import deform_conv2d, native
 
 
-def load_with(monkeypatch, tmp_path, content):
-    """native's decision about an extension file of this content (None: no file)."""
+def status_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> native.Status:
     monkeypatch.delenv("FA_NO_NATIVE", raising=False)
-    spec = None
-    if content is not None:
-        file = tmp_path / "_C.so"
-        file.write_bytes(content)
-        spec = SimpleNamespace(origin=str(file))
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+    monkeypatch.setattr(native.importlib.util, "find_spec", lambda name: SimpleNamespace(origin=str(path)))
     return native._load()
 
 
 @pytest.mark.parametrize(
-    "content, reason",
+    ("info", "reason"),
     [
-        (None, "they are not built"),
-        (b"\0FA_BUILD_INFO{torch=1.9.0;cuda=;archs=}\0", "built for torch 1.9.0, this is"),
-        (b"no library of ours", r"built for torch \(unknown\)"),
-        (f"FA_BUILD_INFO{{torch={torch.__version__};cuda=1.0;archs=}}".encode(), "built for CUDA 1.0"),
+        (b"FA_BUILD_INFO{torch=1.9.0;cuda=;archs=}", "built for torch 1.9.0"),
+        (b"no such thing", r"built for torch \(unknown\)"),
+        (b"FA_BUILD_INFO{torch=" + torch.__version__.encode() + b";cuda=9.9;archs=8.0}", "built for CUDA 9.9"),
     ],
 )
-def test_an_extension_that_does_not_fit_is_not_loaded(monkeypatch, tmp_path, content, reason):
-    monkeypatch.setattr(importlib, "import_module", lambda name: pytest.fail("it was loaded"))
-    status = load_with(monkeypatch, tmp_path, content)
+def test_an_extension_for_another_torch_is_not_loaded(
+    info: bytes, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "_C.so"
+    path.write_bytes(b"\x7fELF" + bytes(100) + info + bytes(100))
+    status = status_of(path, monkeypatch)
     assert not status.loaded
-    assert re.search(reason, status.reason)
+    assert re.search(reason, status.reason) and "build them again" in status.reason
 
 
-def test_an_extension_older_than_the_python_code(monkeypatch, tmp_path):
-    if not native.loaded():
-        pytest.skip("the native operators are off")
-    monkeypatch.setattr(native, "_OPERATORS", (*native._OPERATORS, "added_later"))
-    monkeypatch.delenv("FA_NO_NATIVE", raising=False)
-    status = native._load()
-    assert not status.loaded and "older than the Python code (no added_later); build them again" in status.reason
+def test_a_file_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "_C.so"
+    path.write_bytes(b"FA_BUILD_INFO{torch=" + torch.__version__.encode() + b";cuda=;archs=}")
+
+    def fail(name: str) -> None:
+        raise ImportError("undefined symbol: x")
+
+    monkeypatch.setattr(native.importlib, "import_module", fail)
+    status = status_of(path, monkeypatch)
+    assert not status.loaded and "_C.so" in status.reason and "undefined symbol" in status.reason
 
 
-def test_switched_off(monkeypatch):
-    monkeypatch.setenv("FA_NO_NATIVE", "1")
-    assert native._load() == native.Status(False, "FA_NO_NATIVE is set")
-
-
-def test_the_fallback_is_said_once(monkeypatch):
-    monkeypatch.setattr(native, "_DEVICES", ())
-    monkeypatch.setattr(native, "_warned", set())
-    with pytest.warns(UserWarning, match="runs in plain PyTorch, the native operators are off"):
-        assert not native.use(torch.zeros(1))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert not native.use(torch.zeros(1))
+def test_the_fallback_says_so_once_and_computes_the_same() -> None:
+    code = (
+        "import torch, warnings; from fa_detectron.ops import deform_conv2d\n"
+        "random = torch.Generator().manual_seed(0)\n"
+        "arguments = [torch.randn(s, generator=random) for s in ((1, 2, 4, 4), (1, 18, 4, 4), (3, 2, 3, 3))]\n"
+        "for _ in range(2): out = deform_conv2d(*arguments, padding=1)\n"
+        "print(out.flatten().tolist())"
+    )
+    run = subprocess.run(
+        [sys.executable, "-W", "always", "-c", code],
+        env=os.environ | {"FA_NO_NATIVE": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stderr.count("the native operators are off: FA_NO_NATIVE is set") == 1
+    random = torch.Generator().manual_seed(0)
+    arguments = [torch.randn(s, generator=random) for s in ((1, 2, 4, 4), (1, 18, 4, 4), (3, 2, 3, 3))]
+    expected = deform_conv2d(*arguments, padding=1).flatten()
+    torch.testing.assert_close(torch.tensor(json.loads(run.stdout)), expected)
