@@ -85,7 +85,10 @@ def _load() -> Status:
 def _devices() -> tuple[str, ...]:
     if not _STATUS.loaded:
         return ()
-    return ("cpu", "meta", "cuda") if _STATUS.cuda_version else ("cpu", "meta")
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    # All or none: a training step that jumps between native and plain operators is nobody's wish.
+    on_cuda = all(has_kernel(f"fa_detectron::{name}", "CUDA") for name in _OPERATORS)
+    return ("cpu", "meta", "cuda") if on_cuda else ("cpu", "meta")
 
 
 _STATUS = _load()
