@@ -215,7 +215,7 @@ def _flops(model: FeatureAlign, inputs: list[dict[str, Any]]) -> dict[str, float
 
 def _memory(model: FeatureAlign, inputs: list[dict[str, Any]]) -> dict[str, int]:
     """Peak bytes of the tensors on the model's device, from the allocator's events."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         _detect(model, inputs, record_function)
     kind = torch.device(model.device).type.upper()
     windows: dict[str, tuple[int, int]] = {}  # nanoseconds
