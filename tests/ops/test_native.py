@@ -1,5 +1,6 @@
 """Whether the native operators are loaded, and what is said where they are not."""
 
+import json
 import os
 import re
 import subprocess
