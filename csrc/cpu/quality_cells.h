@@ -22,7 +22,7 @@ struct Cells {
         iou(scratch + 8 * stride) {}
 
   // Benign values behind the last cell, for the last vector's spare lanes.
-  FA_HD void pad(S pad_x, S pad_y) {
+  FA_INLINE void pad(S pad_x, S pad_y) {
     for (int64_t i = count; i < count + kScratchPadding; ++i) {
       cls[i] = obj[i] = iou[i] = 0;
       l[i] = t[i] = r[i] = b[i] = 1;
@@ -33,34 +33,34 @@ struct Cells {
 };
 
 template <typename S>
-FA_HD int64_t padded_cells(const Level<S>& level, const Chunk& chunk) {
+FA_HOST_DEVICE int64_t padded_cells(const Level<S>& level, const Chunk& chunk) {
   return (chunk.last_row - chunk.first_row) * level.width + kScratchPadding;
 }
 
 template <typename S>
-FA_HD void copy(S* to, const S* from, int64_t count) {
+FA_HOST_DEVICE void copy(S* to, const S* from, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
 template <typename S>
-FA_HD void add(S* to, const S* from, int64_t count) {
+FA_HOST_DEVICE void add(S* to, const S* from, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] += from[i];
 }
 
 template <typename S>
-FA_HD void fill(S* to, S value, int64_t count) {
+FA_HOST_DEVICE void fill(S* to, S value, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = value;
 }
 
 template <typename S>
-FA_HD S coordinate(int64_t cell, const Level<S>& level, S offset) {
+FA_HOST_DEVICE S coordinate(int64_t cell, const Level<S>& level, S offset) {
   return (S(cell) + offset) * level.stride;
 }
 
 // One row's predictions and coordinates to the end of `cells`; plane: the image's (4, H, W).
 template <typename S>
-FA_HD void append(Cells<S>* cells, const Level<S>& level, const S* plane, int64_t row, int64_t x0,
-                  int64_t x1, S offset) {
+FA_HOST_DEVICE void append(Cells<S>* cells, const Level<S>& level, const S* plane, int64_t row,
+                           int64_t x0, int64_t x1, S offset) {
   const int64_t at = row * level.width + x0, step = level.height * level.width, n = x1 - x0;
   const int64_t to = cells->count;
   copy(cells->l + to, plane + at, n);
@@ -96,14 +96,14 @@ void gather(Cells<S>* cells, const Work<S>& work, const Chunk& chunk, const Clai
 }
 
 template <typename V, typename S>
-FA_HD Ltrb<V> prediction_at(const Cells<S>& cells, int64_t i) {
+FA_HOST_DEVICE Ltrb<V> prediction_at(const Cells<S>& cells, int64_t i) {
   typedef Lanes<V> L;
   return {L::load(cells.l + i), L::load(cells.t + i), L::load(cells.r + i), L::load(cells.b + i)};
 }
 
 template <typename V, typename S>
-FA_HD PairQuality<V> pair_at(const Cells<S>& cells, int64_t i, const Box<S>& box,
-                             const Gaussian<S>& gaussian, const QualityOptions& options) {
+FA_HOST_DEVICE PairQuality<V> pair_at(const Cells<S>& cells, int64_t i, const Box<S>& box,
+                                      const Gaussian<S>& gaussian, const QualityOptions& options) {
   typedef Lanes<V> L;
   return pair_quality<V, S>(L::load(cells.cls + i), L::load(cells.obj + i),
                             prediction_at<V>(cells, i), L::load(cells.x + i), L::load(cells.y + i),
@@ -111,7 +111,7 @@ FA_HD PairQuality<V> pair_at(const Cells<S>& cells, int64_t i, const Box<S>& box
 }
 
 template <typename S>
-FA_HD Gaussian<S> gaussian_of(const Work<S>& work, const Box<S>& box, int64_t level) {
+FA_HOST_DEVICE Gaussian<S> gaussian_of(const Work<S>& work, const Box<S>& box, int64_t level) {
   const int64_t at = level * work.level_step + 2 * box.cls;
   return make_gaussian(box.x1, box.y1, box.x2, box.y2, work.levels[level].stride, work.mu + at,
                        work.sigma + at);

@@ -86,23 +86,13 @@ double bag_of(const BoxStatistics& box) {
   return box.bag_confidence / clamp_min(box.bag_weight, 1e-12);
 }
 
-void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
-                 const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations) {
-  TORCH_CHECK(statistics.sizes() == at::IntArrayRef({boxes, kStatistics}) &&
-                  statistics.scalar_type() == at::kDouble && statistics.is_contiguous() &&
-                  max_iou.sizes() == at::IntArrayRef({images, locations}) &&
-                  max_iou.is_contiguous(),
-              "statistics and max_iou must be what quality_statistics returned for these inputs");
-  TORCH_CHECK(divisors.sizes() == at::IntArrayRef({2}) && divisors.scalar_type() == at::kDouble,
-              "divisors must be (2,) float64, got ", divisors.sizes(), " ", divisors.scalar_type());
-}
-
 template <typename S>
 at::Tensor losses(const Inputs& inputs, const at::Tensor& statistics, const at::Tensor& max_iou,
                   const at::Tensor& divisors) {
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
-  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations);
+  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations,
+              kStatistics);
   work.statistics = as_statistics(statistics);
   work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());  // only read from here on
   std::vector<double> parts(problem.num_chunks());
@@ -154,7 +144,8 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> gradients(
     const at::Tensor& max_iou, const at::Tensor& divisors) {
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
-  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations);
+  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations,
+              kStatistics);
   TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}), "grad_losses must be (3,), got ",
               grad_losses.sizes());
   work.statistics = as_statistics(statistics);

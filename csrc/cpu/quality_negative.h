@@ -4,15 +4,16 @@
 struct FlushDenormals {
 #if defined(__x86_64__)
   unsigned saved;
-  FA_HD FlushDenormals() : saved(_mm_getcsr()) { _mm_setcsr(saved | 0x8040); }
-  FA_HD ~FlushDenormals() { _mm_setcsr(saved); }
+  FA_INLINE FlushDenormals() : saved(_mm_getcsr()) { _mm_setcsr(saved | 0x8040); }
+  FA_INLINE ~FlushDenormals() { _mm_setcsr(saved); }
 #endif
 };
 
 // Calls row(class, weights or null) for each class; the weights are 1 - M in the chunk's rows, null
 // where M = 0. Claims run in the order of their boxes: the last box of a class wins.
 template <typename V, typename S, typename Row>
-FA_HD void for_each_class(const Work<S>& work, const Chunk& chunk, S* weights, const Row& row) {
+FA_HOST_DEVICE void for_each_class(const Work<S>& work, const Chunk& chunk, S* weights,
+                                   const Row& row) {
   typedef Lanes<V> L;
   const Level<S>& level = work.levels[chunk.level];
   const int64_t width = level.width;
@@ -41,7 +42,7 @@ FA_HD void for_each_class(const Work<S>& work, const Chunk& chunk, S* weights, c
 }
 
 template <typename V, typename S>
-FA_HD void objectness(const S* logits, int64_t count, S* h) {
+FA_HOST_DEVICE void objectness(const S* logits, int64_t count, S* h) {
   typedef Lanes<V> L;
   for (int64_t i = 0; i < count; i += L::kCount) {
     const int some = int(count - i < L::kCount ? count - i : L::kCount);
@@ -51,7 +52,8 @@ FA_HD void objectness(const S* logits, int64_t count, S* h) {
 }
 
 template <bool kSquare, bool kWeighted, typename V, typename S>
-FA_HD double focal_row(const S* logits, const S* h, const S* weights, int64_t count, double gamma) {
+FA_HOST_DEVICE double focal_row(const S* logits, const S* h, const S* weights, int64_t count,
+                                double gamma) {
   typedef Lanes<V> L;
   V total(0);
   for (int64_t i = 0; i < count; i += L::kCount) {
@@ -86,8 +88,8 @@ double negative_step(const Work<S>& work, const Chunk& chunk, S* scratch) {
 
 // grad_h gathers dneg/dh, h = sigmoid(objectness logit).
 template <bool kSquare, bool kWeighted, typename V, typename S>
-FA_HD void focal_row_gradient(const S* logits, const S* h, const S* weights, int64_t count,
-                              double gamma, S factor, S* grad_logits, S* grad_h) {
+FA_HOST_DEVICE void focal_row_gradient(const S* logits, const S* h, const S* weights, int64_t count,
+                                       double gamma, S factor, S* grad_logits, S* grad_h) {
   typedef Lanes<V> L;
   for (int64_t i = 0; i < count; i += L::kCount) {
     const bool whole = count - i >= L::kCount;

@@ -2,31 +2,15 @@
 #pragma once
 
 #include <ATen/Parallel.h>
-#include <ATen/core/Tensor.h>
 
 #include <atomic>
-#include <string>
 #include <vector>
 
+#include "core/quality_arguments.h"
 #include "cpu/quality_steps.h"
 
 namespace fa {
 namespace quality {
-
-// The inputs that all three operators share, as in registry.cpp: N images, L levels, K classes.
-struct Inputs {
-  at::TensorList cls_logits, box_ltrb, obj_logits;  // a level: (N,K,H,W), (N,4,H,W), (N,1,H,W)
-  at::TensorList gt_boxes, gt_classes;              // an image: (G,4) xyxy pixels, (G,) int64
-  const at::Tensor& mu;                             // (L,K,2) or (K,2)
-  const at::Tensor& sigma;
-  at::ArrayRef<double> strides;
-  QualityOptions options;
-};
-
-// Throws where sizes, dtypes or devices do not fit, or a class is out of [0, K).
-void check(const Inputs& inputs);
-
-IouType iou_type(const std::string& name);
 
 template <typename S>
 const Steps<S>& steps();

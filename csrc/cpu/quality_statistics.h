@@ -109,7 +109,7 @@ void statistics_step(const Work<S>& work, const Chunk& chunk, S* scratch) {
 }
 
 template <typename V, typename S>
-FA_HD V weighted_prior(const PairQuality<V>& pair, const BoxStatistics& statistics) {
+FA_HOST_DEVICE V weighted_prior(const PairQuality<V>& pair, const BoxStatistics& statistics) {
   return prior_weight<V, S>(pair.joint, S(statistics.lowest_joint), S(statistics.highest_joint)) *
          pair.gaussian;
 }

@@ -12,22 +12,22 @@ struct Mask {
 struct Vector {
   RawFloat v;
   Vector() = default;  // trivial: an implicit constructor would miss the target pragma
-  FA_HD Vector(RawFloat value) : v(value) {}
-  FA_HD Vector(double value) : v(RawFloat{} + static_cast<float>(value)) {}
-  FA_HD Vector(float value) : v(RawFloat{} + value) {}
-  FA_HD Vector(int value) : v(RawFloat{} + static_cast<float>(value)) {}
+  FA_INLINE Vector(RawFloat value) : v(value) {}
+  FA_INLINE Vector(double value) : v(RawFloat{} + static_cast<float>(value)) {}
+  FA_INLINE Vector(float value) : v(RawFloat{} + value) {}
+  FA_INLINE Vector(int value) : v(RawFloat{} + static_cast<float>(value)) {}
 };
 
 using fa::select;  // of single numbers
 
-FA_HD Vector operator+(Vector a, Vector b) { return a.v + b.v; }
-FA_HD Vector operator-(Vector a, Vector b) { return a.v - b.v; }
-FA_HD Vector operator*(Vector a, Vector b) { return a.v * b.v; }
-FA_HD Vector operator/(Vector a, Vector b) { return a.v / b.v; }
-FA_HD Mask operator<(Vector a, Vector b) { return {a.v < b.v}; }
-FA_HD Mask operator<=(Vector a, Vector b) { return {a.v <= b.v}; }
-FA_HD Mask operator==(Vector a, Vector b) { return {a.v == b.v}; }
-FA_HD Vector select(Mask mask, Vector yes, Vector no) { return mask.v ? yes.v : no.v; }
+FA_HOST_DEVICE Vector operator+(Vector a, Vector b) { return a.v + b.v; }
+FA_HOST_DEVICE Vector operator-(Vector a, Vector b) { return a.v - b.v; }
+FA_HOST_DEVICE Vector operator*(Vector a, Vector b) { return a.v * b.v; }
+FA_HOST_DEVICE Vector operator/(Vector a, Vector b) { return a.v / b.v; }
+FA_HOST_DEVICE Mask operator<(Vector a, Vector b) { return {a.v < b.v}; }
+FA_HOST_DEVICE Mask operator<=(Vector a, Vector b) { return {a.v <= b.v}; }
+FA_HOST_DEVICE Mask operator==(Vector a, Vector b) { return {a.v == b.v}; }
+FA_HOST_DEVICE Vector select(Mask mask, Vector yes, Vector no) { return mask.v ? yes.v : no.v; }
 
 // How the loops treat a vector and a single number (double) alike.
 template <typename V>
@@ -37,37 +37,37 @@ template <>
 struct Lanes<Vector> {
   typedef float Scalar;
   static constexpr int kCount = FA_VECTOR_BYTES / 4;
-  static FA_HD Vector load(const float* from) {
+  static FA_INLINE Vector load(const float* from) {
     Vector x;
     __builtin_memcpy(&x.v, from, sizeof(x.v));
     return x;
   }
-  static FA_HD void store(float* to, Vector x) { __builtin_memcpy(to, &x.v, sizeof(x.v)); }
-  static FA_HD Vector load_some(const float* from, int count, float rest) {
+  static FA_INLINE void store(float* to, Vector x) { __builtin_memcpy(to, &x.v, sizeof(x.v)); }
+  static FA_INLINE Vector load_some(const float* from, int count, float rest) {
     Vector x(rest);
     for (int i = 0; i < count; ++i) x.v[i] = from[i];
     return x;
   }
-  static FA_HD void store_some(float* to, Vector x, int count) {
+  static FA_INLINE void store_some(float* to, Vector x, int count) {
     for (int i = 0; i < count; ++i) to[i] = x.v[i];
   }
   // The lanes below `count`.
-  static FA_HD Mask first(int count) {
+  static FA_INLINE Mask first(int count) {
     RawInt lane;
     for (int i = 0; i < kCount; ++i) lane[i] = i;
     return {lane < RawInt{} + count};
   }
-  static FA_HD double sum(Vector x) {
+  static FA_INLINE double sum(Vector x) {
     double total = 0;
     for (int i = 0; i < kCount; ++i) total += x.v[i];
     return total;
   }
-  static FA_HD float lowest(Vector x) {
+  static FA_INLINE float lowest(Vector x) {
     float best = x.v[0];
     for (int i = 1; i < kCount; ++i) best = smaller(best, static_cast<float>(x.v[i]));
     return best;
   }
-  static FA_HD float highest(Vector x) {
+  static FA_INLINE float highest(Vector x) {
     float best = x.v[0];
     for (int i = 1; i < kCount; ++i) best = larger(best, static_cast<float>(x.v[i]));
     return best;
@@ -78,21 +78,21 @@ template <>
 struct Lanes<double> {
   typedef double Scalar;
   static constexpr int kCount = 1;
-  static FA_HD double load(const double* from) { return *from; }
-  static FA_HD void store(double* to, double x) { *to = x; }
-  static FA_HD double load_some(const double* from, int, double) { return *from; }
-  static FA_HD void store_some(double* to, double x, int) { *to = x; }
-  static FA_HD bool first(int count) { return count > 0; }
-  static FA_HD double sum(double x) { return x; }
-  static FA_HD double lowest(double x) { return x; }
-  static FA_HD double highest(double x) { return x; }
+  static FA_INLINE double load(const double* from) { return *from; }
+  static FA_INLINE void store(double* to, double x) { *to = x; }
+  static FA_INLINE double load_some(const double* from, int, double) { return *from; }
+  static FA_INLINE void store_some(double* to, double x, int) { *to = x; }
+  static FA_INLINE bool first(int count) { return count > 0; }
+  static FA_INLINE double sum(double x) { return x; }
+  static FA_INLINE double lowest(double x) { return x; }
+  static FA_INLINE double highest(double x) { return x; }
 };
 
 // 2^n for whole n in [-126, 127].
-FA_HD Vector power_of_two(RawInt n) { return (RawFloat)((n + 127) << 23); }
+FA_HOST_DEVICE Vector power_of_two(RawInt n) { return (RawFloat)((n + 127) << 23); }
 
 // x = n ln 2 + r, n whole and |r| <= ln 2 / 2; ln 2 in two parts, so that r keeps its digits.
-FA_HD Vector reduce(Vector x, RawInt* n) {
+FA_HOST_DEVICE Vector reduce(Vector x, RawInt* n) {
   const Vector magic(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
   const Vector shifted = x * Vector(1.44269504f) + magic;
   *n = (RawInt)shifted.v - (RawInt)magic.v;
@@ -101,7 +101,7 @@ FA_HD Vector reduce(Vector x, RawInt* n) {
 }
 
 // (exp(r) - 1 - r) / r^2 on |r| <= ln 2 / 2 (polynomial of Cephes' expf).
-FA_HD Vector exp_tail(Vector r) {
+FA_HOST_DEVICE Vector exp_tail(Vector r) {
   Vector y(1.9875691500e-4f);
   y = y * r + Vector(1.3981999507e-3f);
   y = y * r + Vector(8.3334519073e-3f);
@@ -111,7 +111,7 @@ FA_HD Vector exp_tail(Vector r) {
 }
 
 // Within 2 units in the last place; 0 below -87.3, bounded by 1.7e38 above; NaN stays NaN.
-FA_HD Vector exp(Vector x) {
+FA_HOST_DEVICE Vector exp(Vector x) {
   const Vector low(-87.3f), high(88.02f);
   const Vector bounded = select(high < x, high, select(x < low, low, x));
   RawInt n;
@@ -121,7 +121,7 @@ FA_HD Vector exp(Vector x) {
 }
 
 // For |x| <= 80.
-FA_HD Vector expm1(Vector x) {
+FA_HOST_DEVICE Vector expm1(Vector x) {
   RawInt n;
   const Vector r = reduce(x, &n);
   const Vector scale = power_of_two(n);
@@ -130,7 +130,7 @@ FA_HD Vector expm1(Vector x) {
 
 // For x in [-1, 0], -1 excluded: near 0 the polynomial takes x itself, and 1 + x is rounded only
 // where the logarithm is large enough not to feel it (polynomial of Cephes' logf).
-FA_HD Vector log1p(Vector x) {
+FA_HOST_DEVICE Vector log1p(Vector x) {
   const Mask large = x <= Vector(-0.29f);
   const Vector u = select(large, x + Vector(1.f), Vector(1.f));
   const RawInt bits = (RawInt)u.v;
@@ -152,7 +152,7 @@ FA_HD Vector log1p(Vector x) {
          whole * Vector(0.693359375f);
 }
 
-FA_HD Vector sqrt(Vector x) {
+FA_HOST_DEVICE Vector sqrt(Vector x) {
 #if defined(__x86_64__) && FA_VECTOR_BYTES == 64
   return (RawFloat)_mm512_maskz_sqrt_ps(0xffff, (__m512)x.v);
 #elif defined(__x86_64__) && FA_VECTOR_BYTES == 32
@@ -165,7 +165,7 @@ FA_HD Vector sqrt(Vector x) {
 #endif
 }
 
-FA_HD Vector pow(Vector x, Vector y) {
+FA_HOST_DEVICE Vector pow(Vector x, Vector y) {
   for (int i = 0; i < Lanes<Vector>::kCount; ++i) x.v[i] = std::pow((float)x.v[i], (float)y.v[i]);
   return x;
 }

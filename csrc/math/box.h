@@ -8,52 +8,56 @@
 
 #include <cmath>
 
-#if defined(__CUDACC__)
-#define FA_HD __host__ __device__ __forceinline__
-#else
-// Always inline: the same instantiation exists in objects for different instruction sets, and the
-// linker must never pick one of them for all.
-#define FA_HD inline __attribute__((always_inline))
-#endif
+#include "core/macros.h"
 
 namespace fa {
 
 constexpr double kBoxEps = 1.1920929e-07;  // float32's epsilon, in every dtype, as published
 
 template <typename T>
-FA_HD T select(bool condition, T yes, T no) {
+FA_HOST_DEVICE T select(bool condition, T yes, T no) {
   return condition ? yes : no;
 }
 
-// `x` as it was rounded: a product is not fused with the sum that it enters. Where a value is compared
-// with its own extreme over the box, found in another pass, both must be the same number.
-template <typename T>
-FA_HD T unfused(T x) {
-#if defined(__GNUC__) && !defined(__clang__) && !defined(__CUDA_ARCH__)
-  __asm__("" : "+m"(x));
+#if defined(__CUDA_ARCH__)
+__device__ __forceinline__ float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double multiply_rounded(double a, double b) { return __dmul_rn(a, b); }
 #endif
-  return x;  // clang fuses within one expression only; a CUDA kernel takes the rounding product
+
+// a * b, rounded: not fused with the sum that it enters. Where a value is compared with its own
+// extreme over the box, found in another pass, both must be the same number.
+template <typename T>
+FA_HOST_DEVICE T rounded_product(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  return multiply_rounded(a, b);
+#else
+  T product = a * b;
+#if defined(__GNUC__) && !defined(__clang__)
+  __asm__("" : "+m"(product));  // clang fuses within one expression only
+#endif
+  return product;
+#endif
 }
 
 // As torch's clamp(min=...): a NaN stays a NaN.
 template <typename T>
-FA_HD T clamp_min(T x, T lowest) {
+FA_HOST_DEVICE T clamp_min(T x, T lowest) {
   return select(x < lowest, lowest, x);
 }
 
 template <typename T>
-FA_HD T smaller(T a, T b) {
+FA_HOST_DEVICE T smaller(T a, T b) {
   return select(a < b, a, b);
 }
 
 template <typename T>
-FA_HD T larger(T a, T b) {
+FA_HOST_DEVICE T larger(T a, T b) {
   return select(a < b, b, a);
 }
 
 // d min(a, b) / da as torch's autograd gives it: a half where both are equal.
 template <typename T>
-FA_HD T smaller_slope(T a, T b) {
+FA_HOST_DEVICE T smaller_slope(T a, T b) {
   return select(a < b, T(1), select(b < a, T(0), T(0.5)));
 }
 
@@ -70,12 +74,12 @@ struct Overlap {
 };
 
 template <typename T>
-FA_HD T area(const Ltrb<T>& box) {
+FA_HOST_DEVICE T area(const Ltrb<T>& box) {
   return clamp_min(box.l + box.r, T(0)) * clamp_min(box.t + box.b, T(0));
 }
 
 template <typename T>
-FA_HD Overlap<T> overlap(const Ltrb<T>& a, const Ltrb<T>& b) {
+FA_HOST_DEVICE Overlap<T> overlap(const Ltrb<T>& a, const Ltrb<T>& b) {
   Overlap<T> o;
   o.raw_w = smaller(a.l, b.l) + smaller(a.r, b.r);
   o.raw_h = smaller(a.t, b.t) + smaller(a.b, b.b);
@@ -86,15 +90,15 @@ FA_HD Overlap<T> overlap(const Ltrb<T>& a, const Ltrb<T>& b) {
 }
 
 template <typename T>
-FA_HD T generalized_iou(const Ltrb<T>& a, const Ltrb<T>& b, const Overlap<T>& o) {
+FA_HOST_DEVICE T generalized_iou(const Ltrb<T>& a, const Ltrb<T>& b, const Overlap<T>& o) {
   const T enclosing = (larger(a.l, b.l) + larger(a.r, b.r)) * (larger(a.t, b.t) + larger(a.b, b.b));
   return o.iou - (enclosing - o.union_area) / clamp_min(enclosing, T(kBoxEps));
 }
 
 // Gradient of the IoU (generalized: of the GIoU) with respect to box a, times `scale`.
 template <typename T>
-FA_HD Ltrb<T> overlap_gradient(const Ltrb<T>& a, const Ltrb<T>& b, const Overlap<T>& o,
-                               bool generalized, T scale) {
+FA_HOST_DEVICE Ltrb<T> overlap_gradient(const Ltrb<T>& a, const Ltrb<T>& b, const Overlap<T>& o,
+                                        bool generalized, T scale) {
   const T zero(0), one(1), eps(kBoxEps);
   const T inverse_union = one / clamp_min(o.union_area, eps);
   T by_union = select(o.union_area < eps, zero, zero - o.iou * inverse_union);

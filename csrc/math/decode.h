@@ -16,19 +16,19 @@ struct Corners {
 
 // As torchvision's nms decides it, without fused products.
 template <typename S>
-FA_HD bool suppresses(const Corners<S>& kept, const Corners<S>& box, double threshold) {
+FA_HOST_DEVICE bool suppresses(const Corners<S>& kept, const Corners<S>& box, double threshold) {
   const S x1 = kept.x1 < box.x1 ? box.x1 : kept.x1, y1 = kept.y1 < box.y1 ? box.y1 : kept.y1;
   const S x2 = kept.x2 < box.x2 ? kept.x2 : box.x2, y2 = kept.y2 < box.y2 ? kept.y2 : box.y2;
   const S width = S(0) < x2 - x1 ? x2 - x1 : S(0), height = S(0) < y2 - y1 ? y2 - y1 : S(0);
-  const S inter = unfused(width * height);
-  const S kept_area = unfused((kept.x2 - kept.x1) * (kept.y2 - kept.y1));
-  const S area = unfused((box.x2 - box.x1) * (box.y2 - box.y1));
+  const S inter = rounded_product(width, height);
+  const S kept_area = rounded_product(kept.x2 - kept.x1, kept.y2 - kept.y1);
+  const S area = rounded_product(box.x2 - box.x1, box.y2 - box.y1);
   return double(inter / (kept_area + area - inter)) > threshold;
 }
 
 // The probability as the exact sigmoid rounds: the same on every device and instruction set.
 template <typename S>
-FA_HD S exact_sigmoid(S logit) {
+FA_HOST_DEVICE S exact_sigmoid(S logit) {
   using std::exp;
   return S(1.0 / (1.0 + exp(-double(logit))));
 }

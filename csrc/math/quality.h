@@ -4,7 +4,7 @@
 // 2007.03496). T is float, double or a vector of floats, see box.h; S is T's scalar type.
 #pragma once
 
-#include "box.h"
+#include "math/box.h"
 
 namespace fa {
 
@@ -21,7 +21,7 @@ struct QualityOptions {
 };
 
 template <typename T>
-FA_HD T sigmoid(T x) {
+FA_HOST_DEVICE T sigmoid(T x) {
   using std::exp;
   return T(1) / (T(1) + exp(T(0) - x));
 }
@@ -29,20 +29,27 @@ FA_HD T sigmoid(T x) {
 // ---- regression quality R
 
 template <typename T>
-FA_HD T regression_quality(const Ltrb<T>& prediction, const Ltrb<T>& target, const Overlap<T>& o,
-                           IouType type, T reg_weight) {
+FA_HOST_DEVICE T regression_quality(const Ltrb<T>& prediction, const Ltrb<T>& target,
+                                    const Overlap<T>& o, IouType type, T reg_weight) {
   using std::exp;
   using std::pow;
-  if (type == IouType::kIou) return pow(clamp_min(o.iou, T(kBoxEps)), reg_weight);
+  if (type == IouType::kIou) {
+    const T iou = clamp_min(o.iou, T(kBoxEps));
+#if defined(__CUDA_ARCH__)
+    return exp(reg_weight * log(iou));  // pow's slow path is a call, for which registers spill
+#else
+    return pow(iou, reg_weight);
+#endif
+  }
   const T iou = type == IouType::kGiou ? generalized_iou(prediction, target, o) : o.iou;
   return exp(T(0) - reg_weight * (T(1) - iou));
 }
 
 // dR / d prediction, times `scale`; r is the R of regression_quality.
 template <typename T>
-FA_HD Ltrb<T> regression_quality_gradient(const Ltrb<T>& prediction, const Ltrb<T>& target,
-                                          const Overlap<T>& o, IouType type, T reg_weight, T r,
-                                          T scale) {
+FA_HOST_DEVICE Ltrb<T> regression_quality_gradient(const Ltrb<T>& prediction, const Ltrb<T>& target,
+                                                   const Overlap<T>& o, IouType type, T reg_weight,
+                                                   T r, T scale) {
   const T by_iou = type == IouType::kIou ? select(o.iou < T(kBoxEps), T(0),
                                                   reg_weight * r / clamp_min(o.iou, T(kBoxEps)))
                                          : reg_weight * r;
@@ -63,7 +70,8 @@ struct Gaussian {
 
 // mu, sigma: the (x, y) pair of the box's class at this level.
 template <typename S>
-FA_HD Gaussian<S> make_gaussian(S x1, S y1, S x2, S y2, S stride, const S* mu, const S* sigma) {
+FA_HOST_DEVICE Gaussian<S> make_gaussian(S x1, S y1, S x2, S y2, S stride, const S* mu,
+                                         const S* sigma) {
   const S floor = S(1e-6);
   const S vx = clamp_min(sigma[0] * sigma[0], floor), vy = clamp_min(sigma[1] * sigma[1], floor);
   const bool fx = sigma[0] * sigma[0] < floor, fy = sigma[1] * sigma[1] < floor;
@@ -95,9 +103,9 @@ struct PairQuality {
 };
 
 template <typename T, typename S>
-FA_HD PairQuality<T> pair_quality(T cls_logit, T obj_logit, const Ltrb<T>& prediction, T x, T y,
-                                  S x1, S y1, S x2, S y2, const Gaussian<S>& g,
-                                  const QualityOptions& options) {
+FA_HOST_DEVICE PairQuality<T> pair_quality(T cls_logit, T obj_logit, const Ltrb<T>& prediction, T x,
+                                           T y, S x1, S y1, S x2, S y2, const Gaussian<S>& g,
+                                           const QualityOptions& options) {
   using std::exp;
   PairQuality<T> c;
   c.p = sigmoid(cls_logit);
@@ -107,7 +115,7 @@ FA_HD PairQuality<T> pair_quality(T cls_logit, T obj_logit, const Ltrb<T>& predi
   c.overlap = overlap(prediction, c.target);
   c.r =
       regression_quality(prediction, c.target, c.overlap, options.iou_type, T(options.reg_weight));
-  c.joint = unfused(c.q * c.r);
+  c.joint = rounded_product(c.q, c.r);
   c.confidence = c.joint;
   if (options.feature_filter) {
     const T gap = c.q - c.r;
@@ -121,7 +129,8 @@ FA_HD PairQuality<T> pair_quality(T cls_logit, T obj_logit, const Ltrb<T>& predi
 
 // dP/dq and dP/dR.
 template <typename T>
-FA_HD void confidence_gradient(const PairQuality<T>& c, bool feature_filter, T* by_q, T* by_r) {
+FA_HOST_DEVICE void confidence_gradient(const PairQuality<T>& c, bool feature_filter, T* by_q,
+                                        T* by_r) {
   *by_q = c.r;
   *by_r = c.q;
   if (feature_filter) {
@@ -135,7 +144,7 @@ FA_HD void confidence_gradient(const PairQuality<T>& c, bool feature_filter, T* 
 // exp(q R) scaled to (0, 1] over the box, from the box's smallest and largest q R; by expm1, since
 // exp(x) - min cancels in float32.
 template <typename T, typename S>
-FA_HD T prior_weight(T joint, S lowest, S highest) {
+FA_HOST_DEVICE T prior_weight(T joint, S lowest, S highest) {
   using std::exp;
   using std::expm1;
   const S base = exp(lowest);
@@ -148,7 +157,7 @@ FA_HD T prior_weight(T joint, S lowest, S highest) {
 // e(iou) - e(lowest) with e = 1 / max(1 - iou, 1e-12); the difference of the IoUs keeps the digits
 // that the difference of two e near 1 would lose.
 template <typename T>
-FA_HD T spared_excess(T iou, T lowest) {
+FA_HOST_DEVICE T spared_excess(T iou, T lowest) {
   const T d = clamp_min(T(1) - iou, T(1e-12)), d_lowest = clamp_min(T(1) - lowest, T(1e-12));
   const T gap = select(T(1) - iou < T(1e-12), d_lowest - d, iou - lowest);
   return gap / (d * d_lowest);
@@ -156,7 +165,7 @@ FA_HD T spared_excess(T iou, T lowest) {
 
 // 1 - M of an inside location, from the smallest and largest IoU over the box.
 template <typename T, typename S>
-FA_HD T negative_weight(T iou, S lowest, S highest) {
+FA_HOST_DEVICE T negative_weight(T iou, S lowest, S highest) {
   return T(1) -
          (spared_excess(iou, T(lowest)) + T(1e-12)) / T(spared_excess(highest, lowest) + S(1e-12));
 }
@@ -165,21 +174,21 @@ FA_HD T negative_weight(T iou, S lowest, S highest) {
 
 // -log(1 - n), at most 100.
 template <typename T>
-FA_HD T negative_log(T n) {
+FA_HOST_DEVICE T negative_log(T n) {
   using std::log1p;
   return select(T(1) - n == T(0), T(100), T(0) - log1p(T(0) - n));
 }
 
 // n^gamma * -log(1 - n)
 template <bool kSquare, typename T>
-FA_HD T focal_term(T n, double gamma) {
+FA_HOST_DEVICE T focal_term(T n, double gamma) {
   using std::pow;
   return (kSquare ? n * n : pow(n, T(gamma))) * negative_log(n);
 }
 
 // d focal_term / dn
 template <bool kSquare, typename T>
-FA_HD T focal_slope(T n, double gamma) {
+FA_HOST_DEVICE T focal_slope(T n, double gamma) {
   using std::pow;
   const T by_log = n / clamp_min((T(1) - n) * n, T(1e-12));
   if (kSquare) return n * (T(2) * negative_log(n) + n * by_log);
@@ -189,14 +198,14 @@ FA_HD T focal_slope(T n, double gamma) {
 
 // -log(b) of a bag, at most 100, and its derivative.
 template <typename S>
-FA_HD S bag_loss(S b) {
+FA_HOST_DEVICE S bag_loss(S b) {
   using std::log;
   const S bounded = S(1) < b ? S(1) : b;
   return S(0) - clamp_min(S(log(bounded)), S(-100));
 }
 
 template <typename S>
-FA_HD S bag_slope(S b) {
+FA_HOST_DEVICE S bag_slope(S b) {
   const S bounded = S(1) < b ? S(1) : b;
   return S(0) - (S(1) - bounded) / clamp_min(bounded * (S(1) - bounded), S(1e-12));
 }

@@ -1,0 +1,34 @@
+// Arguments of the quality-weighted loss's operators and their checks, the same on every device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <string>
+
+#include "math/quality.h"
+
+namespace fa {
+namespace quality {
+
+// The inputs that all three operators share, as in registry.cpp: N images, L levels, K classes.
+struct Inputs {
+  at::TensorList cls_logits, box_ltrb, obj_logits;  // a level: (N,K,H,W), (N,4,H,W), (N,1,H,W)
+  at::TensorList gt_boxes, gt_classes;              // an image: (G,4) xyxy pixels, (G,) int64
+  const at::Tensor& mu;                             // (L,K,2) or (K,2)
+  const at::Tensor& sigma;
+  at::ArrayRef<double> strides;
+  QualityOptions options;
+};
+
+// Throws where sizes, dtypes or devices do not fit, or a class is out of [0, K).
+void check(const Inputs& inputs);
+
+IouType iou_type(const std::string& name);
+
+// Throws where the state is not what quality_statistics returned for the same inputs.
+void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
+                 const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations,
+                 int64_t columns);
+
+}  // namespace quality
+}  // namespace fa
