@@ -24,24 +24,28 @@ class Parity:
 
     Attributes:
         images, detections: how many were compared; detections are the model's.
-        alone: detections that only one of the two has.
-        worst_score: largest difference of a score. A detection that only one has counts with its distance from the
-            score that it had to exceed: the threshold, or the lowest score of a full list.
-        worst_box: largest difference of a box coordinate, pixels of the image.
+        alone: detections that only one of the two has. Rounding decides where an IoU is NMS's threshold but for its
+            last digits, or where scores meet the threshold or the end of a full list.
+        alone_margin: how far the best of these exceeds the score that it had to exceed: the threshold, or the lowest
+            score of a full list.
+        worst_score, worst_box: largest difference of a score, of a box coordinate (pixels of the image), of those
+            that both have.
         model_rate, exported_rate: images a second, one at a time, without reading and resizing (medians).
     """
 
     images: int = 0
     detections: int = 0
     alone: int = 0
+    alone_margin: float = 0.0
     worst_score: float = 0.0
     worst_box: float = 0.0
     model_rate: float = 0.0
     exported_rate: float = 0.0
 
     def text(self) -> str:
+        margin = f" (scores up to {self.alone_margin:.2g} above the limit)" if self.alone else ""
         return (
-            f"{self.images} images, {self.detections} detections, {self.alone} that only one of the two has\n"
+            f"{self.images} images, {self.detections} detections, {self.alone} that only one of the two has{margin}\n"
             f"worst difference: score {self.worst_score:.2g}, box {self.worst_box:.2g} pixels\n"
             f"speed: PyTorch {self.model_rate:.2f}, exported {self.exported_rate:.2f} images a second "
             f"({torch.get_num_threads()} threads)"
@@ -95,4 +99,4 @@ def _compare(parity: Parity, first: Instances, second: Instances, threshold: flo
     parity.alone += len(alone)
     for owner, other, index in alone:
         limit = float(other.scores.min()) if len(other) >= most else threshold
-        parity.worst_score = max(parity.worst_score, float(owner.scores[index]) - limit)
+        parity.alone_margin = max(parity.alone_margin, float(owner.scores[index]) - limit)
