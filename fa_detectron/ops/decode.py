@@ -43,7 +43,9 @@ def decode_detections(
     check_head_maps(cls_logits, box_ltrb, obj_logits, strides)
     if topk < 0 or max_detections < 0:
         raise ValueError(f"topk and max_detections must not be negative, got {topk} and {max_detections}")
-    implementation = _native_decode if native.use(*cls_logits) else reference.decode_detections
+    # The CUDA kernels order scores by the bits of a float32.
+    wide_on_gpu = cls_logits[0].dtype == torch.float64 and cls_logits[0].device.type == "cuda"
+    implementation = _native_decode if native.use(*cls_logits) and not wide_on_gpu else reference.decode_detections
     return implementation(
         cls_logits,
         box_ltrb,

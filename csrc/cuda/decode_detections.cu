@@ -1,0 +1,98 @@
+// Kernels behind decode_detections.
+#include "cuda/decode_launch.h"
+#include "math/decode.h"
+
+namespace fa {
+namespace decode {
+namespace {
+
+__device__ __forceinline__ int64_t bits_of(float score) {
+  int32_t bits;
+  memcpy(&bits, &score, 4);
+  return bits;
+}
+
+// One thread a location and class. The exact score only where the rough one comes near the
+// threshold: double precision is slow on most cards.
+__global__ void __launch_bounds__(kThreads) keys_kernel(const KeyWork work) {
+  const int64_t at = int64_t(blockIdx.x) * kThreads + threadIdx.x;
+  const int image = blockIdx.y;
+  if (at >= int64_t(work.classes) * work.area) return;
+  const int c = int(at / work.area), cell = int(at % work.area);
+  const float logit = work.cls[(int64_t(image) * work.classes + c) * work.area + cell];
+  const float objectness = work.obj[int64_t(image) * work.area + cell];
+  int64_t key = 0;
+  const float rough = 1.f / ((1.f + expf(-logit)) * (1.f + expf(-objectness)));
+  if (rough * 1.0001f + 1e-30f > work.threshold) {
+    const float score = exact_sigmoid(logit) * exact_sigmoid(objectness);
+    const int64_t index = int64_t(cell) * work.classes + c;
+    if (score > work.threshold) key = (bits_of(score) << 32) | (0xffffffffll - index);
+  }
+  work.keys[(int64_t(image) * work.area + cell) * work.classes + c] = key;
+}
+
+// One block an image: greedy class-wise NMS in the given order. Each thread tests some of the boxes
+// kept so far; the candidates behind the last detection are never looked at.
+__global__ void __launch_bounds__(kThreads) keep_kernel(const KeepWork work) {
+  __shared__ Corners<float> kept_box[kMaxKept];
+  __shared__ int kept_class[kMaxKept];
+  const int image = blockIdx.x;
+  const int64_t* keys = work.keys + int64_t(image) * work.candidates;
+  const int64_t* order = work.order + int64_t(image) * work.candidates;
+  int kept = 0;
+  for (int i = 0; i < work.candidates && kept < work.capacity; ++i) {
+    const int position = int(order[i]);
+    const int64_t key = keys[position];
+    if (key == 0) break;
+    int l = 0;
+    while (l + 1 < work.levels && position >= work.level[l + 1].first) ++l;
+    const KeepLevel& level = work.level[l];
+    const int64_t index = 0xffffffffll - (key & 0xffffffffll);
+    const int32_t score_bits = int32_t(key >> 32);
+    const int cls = int(index % work.classes), cell = int(index / work.classes);
+    const int64_t area = int64_t(level.height) * level.width;
+    const float* box = level.box + image * 4 * area + cell;
+    const float x = (float(cell % level.width) + work.location_offset) * level.stride;
+    const float y = (float(cell / level.width) + work.location_offset) * level.stride;
+    const Corners<float> corners = {x - box[0], y - box[area], x + box[2 * area],
+                                    y + box[3 * area]};
+    int suppressed = 0;
+    for (int k = threadIdx.x; k < kept; k += kThreads) {
+      if (kept_class[k] == cls && suppresses(kept_box[k], corners, work.nms_threshold))
+        suppressed = 1;
+    }
+    if (__syncthreads_or(suppressed)) continue;
+    if (threadIdx.x == 0) {
+      kept_box[kept] = corners;
+      kept_class[kept] = cls;
+      const int64_t to = int64_t(image) * work.capacity + kept;
+      float score;
+      memcpy(&score, &score_bits, 4);
+      work.scores[to] = score;
+      work.labels[to] = cls;
+      float* to_box = work.boxes + 4 * to;
+      to_box[0] = corners.x1, to_box[1] = corners.y1, to_box[2] = corners.x2,
+      to_box[3] = corners.y2;
+    }
+    ++kept;
+    __syncthreads();
+  }
+  if (threadIdx.x == 0) work.counts[image] = kept;
+}
+
+}  // namespace
+
+cudaError_t launch_keys(const KeyWork& work, cudaStream_t stream) {
+  const int64_t pairs = int64_t(work.classes) * work.area;
+  const dim3 grid(unsigned((pairs + kThreads - 1) / kThreads), work.images);
+  keys_kernel<<<grid, kThreads, 0, stream>>>(work);
+  return cudaGetLastError();
+}
+
+cudaError_t launch_keep(const KeepWork& work, cudaStream_t stream) {
+  keep_kernel<<<work.images, kThreads, 0, stream>>>(work);
+  return cudaGetLastError();
+}
+
+}  // namespace decode
+}  // namespace fa
