@@ -85,9 +85,7 @@ def peak_extra_memory(call: Callable[[], object]) -> float:
 def parse_arguments(description: str) -> argparse.ArgumentParser:
     """The options of every benchmark."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(
-        "--repeats", type=int, default=30, help="rounds (fewer where slow peers need over a minute)"
-    )
+    parser.add_argument("--repeats", type=int, default=30, help="rounds (fewer where slow peers need over a minute)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads (0: PyTorch's choice)")
     parser.add_argument("--json", type=Path, help="also write the table to this file")
     return parser
