@@ -139,7 +139,8 @@ def _flatten(levels: list[Tensor], dtype: torch.dtype) -> Tensor:
 
 def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool) -> tuple[Tensor, Tensor]:
     """Divisors of the foreground and the background loss from this worker's sums; one all-reduce where asked for."""
-    totals = torch.stack([num_background.new_tensor(float(num_boxes)), num_background])  # (2,)
+    # full_like, not new_tensor: a copy from the host would make a GPU wait.
+    totals = torch.stack([torch.full_like(num_background, num_boxes), num_background])  # (2,)
     workers = 1
     if reduce and dist.is_available() and dist.is_initialized():
         workers = dist.get_world_size()

@@ -1,0 +1,62 @@
+"""The loss and decoding on a GPU against the plain-PyTorch reference on the CPU."""
+
+import pytest
+import torch
+
+from fa_detectron.ops import decode_detections, native, quality_weighted_loss, reference
+from tests.ops import test_native_decode as on_cpu_decode
+from tests.ops import test_native_loss as on_cpu_loss
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+    pytest.mark.skipif(not native.status().cuda_version, reason="the native operators are built without CUDA"),
+]
+
+
+def to_device(arguments, device):
+    return [
+        [x.to(device) for x in part] if isinstance(part, list) else part.to(device) if torch.is_tensor(part) else part
+        for part in arguments
+    ]
+
+
+@pytest.mark.parametrize("iou_type", ["giou", "linear_iou", "iou"])
+@pytest.mark.parametrize("method", on_cpu_loss.METHODS)
+@pytest.mark.parametrize("dtype, tolerance", [(torch.float64, 1e-9), (torch.float32, 1e-4)])
+@pytest.mark.parametrize("counts", [(0, 0), (3, 0, 1), (60,)], ids=str)
+def test_loss_and_gradients(counts, dtype, tolerance, method, iou_type):
+    wide = on_cpu_loss.make_case(((40, 53), (20, 27)), counts=counts, classes=5)
+    options = {"iou_type": iou_type, **on_cpu_loss.METHODS[method]}
+    expected = on_cpu_loss.evaluate(reference.quality_weighted_loss, wide, **options)
+    narrow = [
+        [x.to(dtype) if x.is_floating_point() else x for x in part] if isinstance(part, list) else part for part in wide
+    ]
+    narrow[5:7] = [x.to(dtype) for x in wide[5:7]]
+    found = on_cpu_loss.evaluate(quality_weighted_loss, to_device(narrow, "cuda"), **options)
+    for part, wanted in zip(found, expected):
+        for one, other in zip(part, wanted):
+            assert on_cpu_loss.relative_error(one.cpu(), other) < tolerance
+
+
+def test_the_same_bits_and_no_wait_for_the_device():
+    arguments = to_device(on_cpu_loss.make_case(counts=(3, 2), dtype=torch.float32), "cuda")
+    first = on_cpu_loss.evaluate(quality_weighted_loss, arguments)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        second = on_cpu_loss.evaluate(quality_weighted_loss, arguments)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for part, again in zip(first, second):
+        assert all(torch.equal(a, b) for a, b in zip(part, again))
+
+
+@pytest.mark.parametrize("shift", [-5.0, 0.0, 3.0])
+def test_decoding(shift):
+    maps = on_cpu_decode.make_maps(((40, 50), (20, 25)), n=3, k=9, shift=shift, extent=60.0)
+    found = decode_detections(*to_device(maps, "cuda"), (8, 16))
+    expected = reference.decode_detections(*maps, (8, 16))
+    for one, other in zip(found, expected):
+        assert one[2].tolist() == other[2].tolist()
+        torch.testing.assert_close(one[0].cpu(), other[0], rtol=0, atol=1e-3)
+        torch.testing.assert_close(one[1].cpu(), other[1], rtol=1e-6, atol=0)
