@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from detectron2.structures import Instances
-from torchvision.ops import box_iou
 
 from fa_detectron.inference import Predictor
 
 from .detector import ExportedDetector
 
-_SAME_OBJECT = 0.9  # IoU; partners agree to small fractions of a pixel, neighbours that NMS has left are below 0.6
+_SAME_BOX = 1.0  # pixels; partners agree to small fractions, and NMS leaves no neighbours as near
 
 
 @dataclass
@@ -79,22 +78,20 @@ def _timed(detect: Callable[[Any], Any], batch: list[dict], seconds: list[float]
 def _compare(parity: Parity, first: Instances, second: Instances, threshold: float, most: int) -> None:
     boxes, other_boxes = first.pred_boxes.tensor, second.pred_boxes.tensor  # (D, 4), (D', 4)
     parity.detections += len(first)
-    iou = box_iou(boxes, other_boxes)  # (D, D')
-    iou[first.pred_classes[:, None] != second.pred_classes[None, :]] = 0
+    shift = (boxes[:, None] - other_boxes[None, :]).abs().amax(dim=2)  # (D, D') pixels
+    shift[first.pred_classes[:, None] != second.pred_classes[None, :]] = torch.inf
     free = torch.ones(len(second), dtype=torch.bool)
     alone: list[tuple[Instances, Instances, int]] = []  # who has it, who has not, its index
     for index in range(len(first)):
-        # Of equal boxes the one with the nearest score.
-        candidates = ((iou[index] > _SAME_OBJECT) & free).nonzero().squeeze(1)
+        candidates = ((shift[index] < _SAME_BOX) & free).nonzero().squeeze(1)
         if not len(candidates):
             alone.append((first, second, index))
             continue
         score = (second.scores[candidates] - first.scores[index]).abs()
-        shift = (other_boxes[candidates] - boxes[index]).abs().amax(dim=1)
-        best = int((shift + score).argmin())
+        best = int((shift[index, candidates] + score).argmin())
         free[candidates[best]] = False
         parity.worst_score = max(parity.worst_score, float(score[best]))
-        parity.worst_box = max(parity.worst_box, float(shift[best]))
+        parity.worst_box = max(parity.worst_box, float(shift[index, candidates[best]]))
     alone += [(second, first, int(index)) for index in free.nonzero()]
     parity.alone += len(alone)
     for owner, other, index in alone:

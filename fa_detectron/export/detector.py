@@ -14,6 +14,7 @@ from fa_detectron.errors import UserError
 from .model_file import METADATA
 from .nms import shifted_nms
 from .onnx_model import require_onnx
+from .program import quiet
 
 # (1, 3, H, W) -> boxes (D, 4), scores (D,), classes (D,)
 _Function = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -89,7 +90,13 @@ def _load_onnx(path: str) -> tuple[_Function, str]:
 def _load_program(path: str) -> tuple[_Function, str]:
     extra = {METADATA: ""}
     try:
-        program = torch.export.load(path, extra_files=extra)
+        with quiet():
+            program = torch.export.load(path, extra_files=extra)
     except Exception as error:  # torch.export passes on whatever the archive or the graph raises
         raise UserError(f"{path}: torch {torch.__version__} cannot load it: {error}") from error
-    return program.module(), extra[METADATA]
+    module = program.module()
+
+    def function(image: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # the module itself refuses train() and eval()
+        return module(image)
+
+    return function, extra[METADATA]

@@ -81,8 +81,9 @@ class InferenceNetwork(nn.Module):
             locations = level_locations(height, width, stride, self.location_offset, cls)  # (H*W, 2)
             ltrb = box[0].flatten(1).transpose(0, 1)  # (H*W, 4)
             scores = (cls[0].sigmoid() * obj[0].sigmoid()).flatten(1).transpose(0, 1)  # (H*W, K)
-            # A symbolic minimum: with a dynamic size, min() would fix which of the two it is.
-            count = torch.sym_min(self.options["topk"], height * width)
+            cells, topk = height * width, self.options["topk"]
+            # A symbolic minimum for a dynamic size: min() would fix which of the two it is.
+            count = torch.sym_min(topk, cells) if isinstance(cells, torch.SymInt) else min(topk, cells)
             best = scores.reshape(-1).topk(count)
             place, label = best.indices // num_classes, best.indices % num_classes
             centre, sides = locations[place], ltrb[place]

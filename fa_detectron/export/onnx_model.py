@@ -1,9 +1,5 @@
 """The exported program as an ONNX model. Legend: M candidates, K classes, D detections, S that NMS keeps."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -12,7 +8,7 @@ from torch.export import ExportedProgram
 from fa_detectron.errors import UserError
 
 from .nms import float32_limit
-from .program import first_line
+from .program import first_line, quiet
 
 OPSETS = range(19, 24)  # DeformConv came with 19; torch's exporter writes up to 23
 OUTPUTS = ("boxes", "scores", "classes")
@@ -45,7 +41,7 @@ def convert(program: ExportedProgram, opset: int, metadata: dict[str, str], size
     import onnx
 
     try:
-        with _quiet():
+        with quiet():
             converted = torch.onnx.export(
                 program,
                 dynamo=True,
@@ -118,16 +114,3 @@ def _blame(program: ExportedProgram, error: Exception) -> str:
             part = f" of {stack[-1][0]}" if stack and stack[-1][0] else ""
             return f"the operator {node.target}{part}: {first_line(error.__cause__ or error)}"
     return f"the model: {first_line(error.__cause__ or error)}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """torch's exporter tells of its progress and of deprecations in itself."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -1,6 +1,9 @@
 """torch.export of the inference network, and which part is to blame where it fails."""
 
+import logging
+import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -36,7 +39,7 @@ def export_program(network: InferenceNetwork, size: tuple[int, int] | None) -> E
 
 
 def _export(module: nn.Module, inputs: tuple, shapes: Any) -> ExportedProgram:
-    with torch.no_grad():
+    with torch.no_grad(), quiet():
         return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
 
 
@@ -83,3 +86,16 @@ def first_line(error: Exception) -> str:
     """The first line of an exception that says something, with its type."""
     lines = [line.strip() for line in str(error).splitlines()]
     return f"{type(error).__name__}: {next((line for line in lines if line), 'no text')}"
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """torch's exporters tell of their progress and of deprecations in themselves; none of it is the user's."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

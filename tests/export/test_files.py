@@ -52,7 +52,11 @@ def test_onnx_of_any_size(run, tmp_path):
     exported = ExportedDetector(path)
     assert_agrees(run, exported, (150, 203), (256, 320), (64, 64), (33, 200))  # smaller than what was traced, too
     assert {"DeformConv", "NonMaxSuppression"} <= nodes(path)
-    assert onnx.load(path).opset_import[0].version == 19
+    written = onnx.load(path)
+    assert written.opset_import[0].version == 19
+    dimensions = written.graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_value or d.dim_param for d in dimensions] == [1, 3, "height", "width"]
+    assert set(json.loads(written.metadata_props[0].value)) == set(exported.metadata)
     assert exported.metadata["class_names"] == ["a", "b", "c"] and exported.metadata["channels"] == "BGR"
 
     image = np.random.default_rng(0).integers(0, 255, (120, 140, 3), dtype=np.uint8)
@@ -84,9 +88,12 @@ def test_nothing_to_detect(run, tmp_path, suffix, monkeypatch):
     bias = run.model.head.obj_score.bias
     monkeypatch.setattr(bias, "data", torch.full_like(bias, -20.0))
     path = str(tmp_path / f"model.{suffix}")
-    export_model(run, path, ExportOptions(size=(64, 64)))
-    boxes, scores, classes = ExportedDetector(path).detect(noise(64, 64))
+    export_model(run, path, ExportOptions(size=(64, 96)))
+    exported = ExportedDetector(path)
+    boxes, scores, classes = exported.detect(noise(64, 96))
     assert boxes.shape == (0, 4) and scores.shape == classes.shape == (0,)
+    assert exported.metadata["size"] == [64, 96]
+    assert exported.metadata["resize"] == {"shorter_side": 160, "longest_side": 1333}
 
 
 def test_a_difference_is_seen(run):
@@ -166,12 +173,3 @@ def test_foreign_files(tmp_path):
         (tmp_path / name).write_text("no model")
         with pytest.raises(UserError, match=f"{name}: "):
             ExportedDetector(str(tmp_path / name))
-
-
-def test_metadata_is_plain_json(run, tmp_path):
-    path = str(tmp_path / "model.onnx")
-    export_model(run, path, ExportOptions(size=(64, 96)))
-    properties = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
-    described = json.loads(properties["fa_detectron"])
-    assert described["size"] == [64, 96] and described["resize"] == {"shorter_side": 160, "longest_side": 1333}
-    assert [d.dim_value for d in onnx.load(path).graph.input[0].type.tensor_type.shape.dim] == [1, 3, 64, 96]
