@@ -116,12 +116,9 @@ def _load_torch(filename: str) -> Any:
     try:
         return torch.load(filename, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = str(error).split("Please file an issue")[0]
-        found = [line.strip() for line in reason.splitlines() if "GLOBAL" in line or "nsupported" in line]
+        found = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line]
         raise UserError(
-            f"{filename}: refused, because it holds more than tensors and plain values, or is broken: "
-            f"{' '.join(found) or reason.splitlines()[0]}"
+            f"{filename}: refused, because it holds more than tensors and plain values, or is broken. {' '.join(found)}"
         ) from None
     except Exception as error:  # a damaged archive can raise nearly any exception
-        reason = str(error).splitlines()[0] if str(error) else "no text"
-        raise UserError(f"{filename}: not a readable checkpoint ({type(error).__name__}: {reason})") from None
+        raise UserError(f"{filename}: not a readable checkpoint, it is damaged or of another format") from error

@@ -9,8 +9,7 @@ import collections
 import pickle
 from typing import Any
 
-import numpy as np
-
+from fa_detectron.checkpoint.safe_arrays import ArrayClass, PlainDtype, empty_array, from_bytes, scalar
 from fa_detectron.errors import UserError
 
 _BUILTINS = "bool bytearray bytes complex dict float frozenset int list set str tuple".split()
@@ -23,38 +22,17 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-def _scalar(dtype: np.dtype, data: Any) -> Any:
-    """Stand-in for ``numpy.core.multiarray.scalar``; the original accepts object scalars as well."""
-    if dtype.hasobject:
-        raise pickle.UnpicklingError("a numpy scalar of dtype object")
-    if isinstance(data, str):  # written by Python 2
-        data = data.encode("latin1")
-    return np.frombuffer(data, dtype=dtype, count=1)[0]
-
-
-def _empty_array(subtype: type, shape: tuple, dtype: Any) -> np.ndarray:
-    """Stand-in for ``numpy.core.multiarray._reconstruct``: an array, filled afterwards by its own state."""
-    if subtype is not np.ndarray:
-        raise pickle.UnpicklingError(f"an array of type {subtype}")
-    return np.ndarray.__new__(np.ndarray, shape, "b")
-
-
-def _frombuffer(data: Any, dtype: np.dtype, shape: tuple, order: str) -> np.ndarray:
-    """Stand-in for ``numpy.core.numeric._frombuffer``, arrays in protocol 5."""
-    return np.frombuffer(data, dtype=dtype).reshape(shape, order=order)
-
-
 _GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _latin1,
-    ("numpy", "dtype"): np.dtype,
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): PlainDtype,
+    ("numpy", "ndarray"): ArrayClass,
     **{("builtins", name): getattr(builtins, name) for name in _BUILTINS},
 }
 for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
-    _GLOBALS[(f"{_core}.multiarray", "_reconstruct")] = _empty_array
-    _GLOBALS[(f"{_core}.multiarray", "scalar")] = _scalar
-    _GLOBALS[(f"{_core}.numeric", "_frombuffer")] = _frombuffer
+    _GLOBALS[(f"{_core}.multiarray", "_reconstruct")] = empty_array
+    _GLOBALS[(f"{_core}.multiarray", "scalar")] = scalar
+    _GLOBALS[(f"{_core}.numeric", "_frombuffer")] = from_bytes
 
 
 class _RestrictedUnpickler(pickle.Unpickler):

@@ -54,6 +54,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if not args.config_file:
         raise UserError("--config-file FILE is missing (see configs/)")
     cfg = load_config(args.config_file, args.opts)
+    if (args.resume or args.eval_only) and "OUTPUT_DIR" not in args.opts:
+        cfg.OUTPUT_DIR = _run_folder(args.config_file) or cfg.OUTPUT_DIR
     resolve_data_arguments(
         cfg, train=args.train or "", val=args.val or "", images=args.images or "", skip_bad_boxes=args.skip_bad_boxes
     )
@@ -66,6 +68,12 @@ def setup(args: argparse.Namespace) -> CfgNode:
         check_data(cfg, training=not args.eval_only)
     cfg.freeze()
     return cfg
+
+
+def _run_folder(config_file: str) -> str:
+    """The run's folder where ``config_file`` is the config.yaml of one, moved or seen from elsewhere as it may be."""
+    folder, name = os.path.split(os.path.abspath(config_file))
+    return folder if name == "config.yaml" and os.path.isfile(os.path.join(folder, "log.txt")) else ""
 
 
 def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
@@ -83,7 +91,8 @@ def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
         raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, must be at least 1 (--eval-only evaluates alone)")
     if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world:
         raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared evenly by {world} processes")
-    if cfg.MODEL.WEIGHTS and "://" not in cfg.MODEL.WEIGHTS and not os.path.isfile(cfg.MODEL.WEIGHTS):
+    resumes = args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))  # then it is not read
+    if cfg.MODEL.WEIGHTS and not resumes and "://" not in cfg.MODEL.WEIGHTS and not os.path.isfile(cfg.MODEL.WEIGHTS):
         raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: no such file")
     if not cfg.DATASETS.TEST:
         logging.getLogger("fa_detectron.engine").warning("DATASETS.TEST is empty: this run will not be evaluated")

@@ -2,6 +2,9 @@
 
 from detectron2.config import CfgNode
 
+from fa_detectron.errors import UserError
+from fa_detectron.ops.quality_weighted_loss import IOU_TYPES
+
 
 def add_feature_align_config(cfg: CfgNode) -> None:
     """Add fa_detectron's keys, with their default values, to ``cfg`` (in place).
@@ -94,3 +97,28 @@ def _add_data(cfg: CfgNode) -> None:
 def _add_test(cfg: CfgNode) -> None:
     # Images of the evaluated set whose detections are drawn into OUTPUT_DIR/samples; 0 draws none.
     cfg.TEST.SAMPLE_PICTURES = 8
+
+
+def check_options(cfg: CfgNode) -> None:
+    """Refuse values that no detector can be built from, before anything of it is.
+
+    Raises:
+        UserError: names the key, its value and what it may be.
+    """
+    options, channels = cfg.MODEL.FEATURE_ALIGN, cfg.MODEL.FPN.OUT_CHANNELS
+    gamma, iou_type = options.FOCAL_GAMMA, options.IOU_TYPE
+    for fits, key, value, wanted in (
+        (channels > 0 and channels % 32 == 0, "MODEL.FPN.OUT_CHANNELS", channels, "a multiple of 32"),
+        (options.NUM_CLASSES > 0, "MODEL.FEATURE_ALIGN.NUM_CLASSES", options.NUM_CLASSES, "at least 1"),
+        (options.NUM_CONVS > 0, "MODEL.FEATURE_ALIGN.NUM_CONVS", options.NUM_CONVS, "at least 1"),
+        (gamma == 0 or gamma >= 1, "MODEL.FEATURE_ALIGN.FOCAL_GAMMA", gamma, "0 or at least 1"),
+        (iou_type in IOU_TYPES, "MODEL.FEATURE_ALIGN.IOU_TYPE", iou_type, f"one of {', '.join(IOU_TYPES)}"),
+        (
+            cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone",
+            "MODEL.BACKBONE.NAME",
+            cfg.MODEL.BACKBONE.NAME,
+            "build_feature_align_resnet_fpn_backbone (Detectron2's own FPN has no place for the attention's mask)",
+        ),
+    ):
+        if not fits:
+            raise UserError(f"{key} is {value}, but must be {wanted}")

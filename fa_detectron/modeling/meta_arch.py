@@ -9,9 +9,11 @@ from detectron2.modeling.postprocessing import detector_postprocess
 from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
+from fa_detectron.errors import UserError
 from fa_detectron.ops import decode_detections, quality_weighted_loss
 
 from .backbone import FeatureAlignFPN
+from .config import check_options
 from .head import FeatureAlignHead
 
 
@@ -81,8 +83,12 @@ class FeatureAlign(nn.Module):
     @classmethod
     def from_config(cls, cfg: CfgNode) -> dict[str, Any]:
         options = cfg.MODEL.FEATURE_ALIGN
+        check_options(cfg)
         backbone = build_backbone(cfg)
         shapes = backbone.output_shape()
+        absent = [name for name in options.IN_FEATURES if name not in shapes]
+        if absent:
+            raise UserError(f"MODEL.FEATURE_ALIGN.IN_FEATURES names {absent}; the backbone gives {list(shapes)}")
         levels = [shapes[name] for name in options.IN_FEATURES]
         head = FeatureAlignHead(
             in_channels=levels[0].channels,

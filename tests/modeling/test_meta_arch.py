@@ -8,6 +8,7 @@ from detectron2.structures import Boxes, Instances
 
 from fa_detectron import add_feature_align_config
 from fa_detectron.engine.solver import build_optimizer
+from fa_detectron.errors import UserError
 from tests.golden import load_golden
 
 NUM_CLASSES = 3
@@ -149,3 +150,11 @@ def test_golden_head_loads_into_the_model():
     prefix = "feature_align.state."
     published = {"head." + key.removeprefix(prefix) for key in data if key.startswith(prefix)}
     assert published == {name for name in model.state_dict() if name.startswith("head.")}
+
+
+@pytest.mark.parametrize(
+    "key, value", [("NUM_CONVS", 0), ("IN_FEATURES", ["p9"]), ("IOU_TYPE", "foo"), ("FOCAL_GAMMA", 0.5)]
+)
+def test_options_that_make_no_detector_are_named(key, value):
+    with pytest.raises(UserError, match=f"MODEL.FEATURE_ALIGN.{key}"):
+        make_model(**{key: value})
