@@ -74,7 +74,7 @@ def test_object_scalars_are_refused(tmp_path):
 
     path = tmp_path / "evil.pkl"
     path.write_bytes(pickle.dumps(Call(scalar, np.dtype("O"), pickle.dumps(Call(os.mkdir, "trap")))))
-    with pytest.raises(UserError, match="dtype .O8"):
+    with pytest.raises(UserError, match=r"dtype .O8"):
         load_pickle(str(path))
 
 

@@ -124,3 +124,17 @@ def test_a_worker_that_dies_ends_the_run_in_words(tiny, tmp_path):
         assert process.wait(60) == 2
     assert "error: worker process" in (tmp_path / "err").read_text()
     assert "died by signal SIGKILL" in (tmp_path / "err").read_text()
+
+
+def test_a_runs_config_stands_for_its_folder(tiny, tmp_path, monkeypatch):
+    """Seen from another working folder, and without the weights that the run started from."""
+    monkeypatch.chdir(tmp_path)
+    run(*tiny.args, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", "first")
+    run(*tiny.args, "SOLVER.MAX_ITER", "1", "OUTPUT_DIR", "out", "MODEL.WEIGHTS", "first/model_final.pth")
+    (tmp_path / "first/model_final.pth").unlink()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run("--config-file", tmp_path / "out/config.yaml", "--resume", "SOLVER.MAX_ITER", "2")
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+    log = (tmp_path / "out/log.txt").read_text()
+    assert "resumed from" in log and "at iteration 1 of 2" in log
