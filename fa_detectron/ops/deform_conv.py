@@ -14,6 +14,25 @@ if native.loaded():
     register()
 
 
+def _autocast_device(tensor: Tensor) -> str:
+    return "cuda" if tensor.is_cuda else "cpu"  # a meta tensor has no autocast of its own
+
+
+def _autocast(
+    features: list[Tensor | None], points: list[Tensor | None]
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """The native operators' autocast rule for the plain versions: offsets and masks stay float32."""
+    device = _autocast_device(features[0])
+    if not torch.is_autocast_enabled(device):
+        return features, points
+
+    def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+        return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
+
+    dtype = torch.get_autocast_dtype(device)
+    return [cast(x, dtype) for x in features], [cast(x, torch.float32) for x in points]
+
+
 def deform_conv2d(
     input: Tensor,
     offset: Tensor,
@@ -42,8 +61,10 @@ def deform_conv2d(
     sizes = pair(stride), pair(padding), pair(dilation)
     if native.use(input, offset, weight, bias, mask):
         return torch.ops.fa_detectron.deform_conv2d(input, weight, offset, mask, bias, *sizes)
+    (input, weight, bias), (offset, mask) = _autocast([input, weight, bias], [offset, mask])
     output_shape(input, weight, offset, mask, bias, *sizes)
-    return reference.deform_conv2d(input, offset, weight, bias, *sizes, mask)
+    with torch.autocast(_autocast_device(input), enabled=False):
+        return reference.deform_conv2d(input, offset, weight, bias, *sizes, mask)
 
 
 def deform_conv2d_levels(
@@ -63,8 +84,10 @@ def deform_conv2d_levels(
     inputs, offset_mask = list(inputs), list(offset_mask)
     if native.use(weight, bias, *inputs, *offset_mask):
         return torch.ops.fa_detectron.deform_conv2d_levels(inputs, offset_mask, weight, bias)
+    (weight, bias, *inputs), offset_mask = _autocast([weight, bias, *inputs], offset_mask)
     level_shapes(inputs, offset_mask, weight, bias)
-    return reference.deform_conv2d_levels(inputs, offset_mask, weight, bias)
+    with torch.autocast(_autocast_device(weight), enabled=False):
+        return reference.deform_conv2d_levels(inputs, offset_mask, weight, bias)
 
 
 class DeformConv2d(nn.Conv2d):
