@@ -15,6 +15,7 @@ from fa_detectron.modeling import FeatureAlign
 from fa_detectron.ops.reference.grid import level_locations
 
 from .deform import GridSampleDeformBlock, StandardDeformBlock
+from .padding import is_same_padding, with_fixed_padding
 
 # (boxes (M, 4), scores (M,), classes (M,), IoU threshold, most detections) -> indices (D,), best score first.
 NmsFunction = Callable[[Tensor, Tensor, Tensor, float, int], Tensor]
@@ -33,8 +34,8 @@ class InferenceNetwork(nn.Module):
 
     def __init__(self, model: FeatureAlign, *, nms: NmsFunction | None, decompose: bool) -> None:
         super().__init__()
-        self.backbone = model.backbone
-        self.head = with_deform_blocks(model.head, GridSampleDeformBlock if decompose else StandardDeformBlock)
+        block = GridSampleDeformBlock if decompose else StandardDeformBlock
+        self.backbone, self.head = replaced(model.backbone, block), replaced(model.head, block)
         self.register_buffer("pixel_mean", model.pixel_mean, persistent=False)
         self.register_buffer("pixel_std", model.pixel_std, persistent=False)
         self.in_features = model.in_features
@@ -92,12 +93,14 @@ class InferenceNetwork(nn.Module):
         return boxes, scores, classes
 
 
-def with_deform_blocks(head: nn.Module, block: type[DeformBlock]) -> nn.Module:
-    """A head with the same parameters whose deformable blocks are of the class ``block``."""
-    shared = {id(parameter): parameter for parameter in head.parameters()}
-    head = copy.deepcopy(head, shared)  # the parameters themselves are not copied
-    for module in list(head.modules()):
-        for name, child in module.named_children():
+def replaced(module: nn.Module, block: type[StandardDeformBlock]) -> nn.Module:
+    """A copy with the same parameters, its deformable blocks of the class ``block``, its SAME paddings constant."""
+    shared = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    module = copy.deepcopy(module, shared)  # the parameters themselves are not copied
+    for parent in list(module.modules()):
+        for name, child in parent.named_children():
             if isinstance(child, DeformBlock):
-                setattr(module, name, block.like(child))
-    return head
+                setattr(parent, name, block.like(child))
+            elif is_same_padding(child):
+                setattr(parent, name, with_fixed_padding(child))
+    return module

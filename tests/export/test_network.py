@@ -9,6 +9,7 @@ import torch
 from fa_detectron.export.deform import GridSampleDeformBlock, StandardDeformBlock
 from fa_detectron.export.network import InferenceNetwork
 from fa_detectron.export.nms import float32_limit, shifted_nms
+from fa_detectron.export.padding import is_same_padding, with_fixed_padding
 from fa_detectron.layers import DeformBlock
 from tests.export.tiny import make_model, noise
 
@@ -115,4 +116,17 @@ def test_the_model_keeps_its_own_blocks_and_shares_its_parameters():
     assert type(model.head.cls_subnet[0]) is DeformBlock
     assert type(network.head.cls_subnet[0]) is GridSampleDeformBlock
     own = {id(parameter) for parameter in model.parameters()}
+    assert len({id(parameter) for parameter in network.parameters()}) > 20
     assert {id(parameter) for parameter in network.parameters()} <= own
+
+
+@pytest.mark.parametrize("kernel, stride", [(3, 1), (3, 2), (5, 2), (1, 2), ((3, 5), (1, 2))])
+def test_same_padding_as_a_constant(kernel, stride):
+    layers = pytest.importorskip("timm.layers")
+    conv = layers.Conv2dSame(4, 6, kernel, stride=stride, groups=2)
+    assert is_same_padding(conv) and not is_same_padding(torch.nn.Conv2d(4, 6, kernel))
+    fixed = with_fixed_padding(conv)
+    assert fixed[1].weight is conv.weight
+    for size in ((8, 12), (2, 4), (16, 2)):
+        maps = torch.randn(2, 4, *size)
+        torch.testing.assert_close(fixed(maps), conv(maps))
