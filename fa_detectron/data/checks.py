@@ -10,10 +10,11 @@ from PIL import Image, UnidentifiedImageError
 
 from fa_detectron.errors import UserError
 
-from .records import AnnotatedSet, refuse
+from .records import AnnotatedSet, Complain, refuse
 
 # Rounding makes boxes stick out by up to a pixel in many sets: these are clipped. More is a mistake.
 OVERSHOOT = 1.0
+MOST_PIXELS = 1_000_000  # of a side of an image, so that all that is computed from it stays a number
 TINY = 1.0  # pixels of a side, up to which a box is reported
 HEADERS = 5000  # images whose header is read, tenths of a millisecond each
 DECODED = 1000  # images that are read whole, milliseconds each
@@ -53,7 +54,7 @@ def box_problem(box: Any, width: int, height: int) -> str | None:
     return None
 
 
-def clean_boxes(data: AnnotatedSet, skip_bad: bool) -> BoxReport:
+def clean_boxes(data: AnnotatedSet, skip_bad: bool, complain: Complain = refuse) -> BoxReport:
     """Check every box; clip those that stick out by a pixel, and leave out bad ones on request (in place).
 
     Afterwards every annotation's box is a tuple of four floats within its image, of positive width and height.
@@ -79,11 +80,11 @@ def clean_boxes(data: AnnotatedSet, skip_bad: bool) -> BoxReport:
         image.annotations = kept
     if not skip_bad:
         remedy = "Repair them, or leave them out with --skip-bad-boxes (DATASETS.SKIP_BAD_BOXES True)."
-        refuse(data.path, "bad boxes", report.skipped, remedy)
+        complain(data.path, "bad boxes", report.skipped, remedy)
     return report
 
 
-def check_classes(data: AnnotatedSet, class_names: Sequence[str]) -> None:
+def check_classes(data: AnnotatedSet, class_names: Sequence[str], complain: Complain = refuse) -> None:
     """Refuse a set with boxes of classes that the model does not have.
 
     Raises:
@@ -95,7 +96,7 @@ def check_classes(data: AnnotatedSet, class_names: Sequence[str]) -> None:
             if annotation.label not in known:
                 unknown.setdefault(annotation.label, []).append(image.where(annotation))
     items = [f"{label!r}: {len(where)} boxes, first: {where[0]}" for label, where in sorted(unknown.items())]
-    refuse(
+    complain(
         data.path,
         f"classes that are not among the {len(class_names)} classes of the training set "
         f"({', '.join(class_names[:20])}{', ...' if len(class_names) > 20 else ''})",
@@ -104,20 +105,37 @@ def check_classes(data: AnnotatedSet, class_names: Sequence[str]) -> None:
     )
 
 
-def check_images_exist(path: str, file_names: Sequence[str]) -> None:
-    """Raise UserError that names the images of the set ``path`` which do not exist."""
+def check_images_exist(path: str, file_names: Sequence[str], complain: Complain = refuse) -> None:
+    """Complain of the images of the set ``path`` which do not exist; by default with a UserError."""
     missing = [name for name in file_names if not os.path.isfile(name)]
-    refuse(path, "images that do not exist", missing, "Name the folder of the images with --images.")
+    complain(path, "images that do not exist", missing, "Name the folder of the images with --images.")
 
 
-def _size_problem(file_name: str, width: int, height: int) -> str | None:
-    """Compare an image's header with the size it should have; in words, None where they agree."""
-    with Image.open(file_name) as image:
-        found = image.size
-        # Detectron2 turns images as their EXIF says. getexif() alone would decode a whole PNG to look for it.
-        has_exif = "exif" in image.info or image.format == "TIFF"
-        if has_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8):
-            found = found[::-1]
+def image_problem(error: Exception) -> str:
+    """Why an image could not be read, in words."""
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
+def seen_size(file_name: str) -> tuple[int, int]:
+    """(width, height) of an image from its header, turned as its EXIF says (as Detectron2 reads it).
+
+    Raises:
+        UserError: no such file, or not a readable image.
+    """
+    try:
+        with Image.open(file_name) as image:
+            # getexif() alone would decode a whole PNG to look for it.
+            has_exif = "exif" in image.info or image.format == "TIFF"
+            turned = has_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+            return image.size[::-1] if turned else image.size
+    except Exception as error:  # Pillow's decoders raise many types on broken files
+        raise UserError(f"{file_name}: {image_problem(error)}") from None
+
+
+def size_problem(file_name: str, found: tuple[int, int], width: int, height: int) -> str | None:
+    """Compare an image's size with the annotated one; in words, None where they agree."""
     if found == (width, height):
         return None
     return f"{file_name}: is {found[0]}x{found[1]}, annotated as {width}x{height}"
@@ -151,16 +169,22 @@ def check_image_files(path: str, images: Sequence[tuple[str, int, int]]) -> None
     for index in sorted(decoded.union(_spread(len(images), HEADERS))):
         file_name, width, height = images[index]
         try:
-            problem = _size_problem(file_name, width, height)
+            problem = size_problem(file_name, seen_size(file_name), width, height)
             if problem:
                 differing.append(problem)
             elif index in decoded:
                 _decode(file_name)
+        except UserError as error:
+            unreadable.append(str(error))
         except Exception as error:  # Pillow's decoders raise many types on broken files
-            reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-            unreadable.append(f"{file_name}: {reason}")
-    refuse(path, "images that cannot be read", unreadable)
-    refuse(path, "images of another size than annotated (width x height, turned as their EXIF says)", differing)
+            unreadable.append(f"{file_name}: {image_problem(error)}")
+    report_images(path, unreadable, differing, refuse)
+
+
+def report_images(path: str, unreadable: Sequence[str], differing: Sequence[str], complain: Complain) -> None:
+    """The two complaints about images of a set, each item with its file's name."""
+    complain(path, "images that cannot be read", unreadable)
+    complain(path, "images of another size than annotated (width x height, turned as their EXIF says)", differing)
 
 
 def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> list[tuple[int, int]]:

@@ -5,14 +5,16 @@ and keypoints are passed over.
 """
 
 import json
-import math
 import numbers
+import os
+import reprlib
 from typing import Any
 
 from fa_detectron.errors import UserError
 
-from .paths import find_coco_images, is_inside
-from .records import AnnotatedSet, Annotation, ImageRecord, refuse
+from .checks import MOST_PIXELS
+from .paths import LINKS, find_coco_images, is_inside, links_outside
+from .records import AnnotatedSet, Annotation, Complain, ImageRecord, refuse
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -31,9 +33,23 @@ def _load(path: str) -> dict[str, Any]:
         if not isinstance(content.get(key), list):
             state = "has no" if key not in content else "holds no list under"
             raise UserError(f"{path}: {state} key {key!r}; a COCO file needs images, annotations and categories")
-        broken = [f"{key}[{i}] is {item!r:.60}" for i, item in enumerate(content[key]) if not isinstance(item, dict)]
+        broken = [f"{key}[{i}] is {_short(item)}" for i, item in enumerate(content[key]) if not isinstance(item, dict)]
         refuse(path, f"entries of {key!r} that are no JSON objects", broken)
     return content
+
+
+def _short(value: Any) -> str:
+    """A value in a message, however large it is."""
+    return reprlib.repr(value)
+
+
+def _encodable(name: str) -> bool:
+    """Whether the file system can be asked for it; JSON may hold halves of characters."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _is_int(value: Any) -> bool:
@@ -46,9 +62,9 @@ def _categories(path: str, content: dict[str, Any]) -> dict[int, str]:
     for i, item in enumerate(content["categories"]):
         key, name = item.get("id"), item.get("name")
         if not _is_int(key) or not isinstance(name, str) or not name.strip():
-            broken.append(f"categories[{i}] needs an integer id and a name, has id {key!r}, name {name!r}")
+            broken.append(f"categories[{i}] needs an integer id and a name, has id {_short(key)}, name {_short(name)}")
         elif key in names or name in names.values():
-            broken.append(f"categories[{i}] repeats id {key} or name {name!r}")
+            broken.append(f"categories[{i}] repeats id {_short(key)} or name {_short(name)}")
         else:
             names[key] = name
     refuse(path, "bad categories", broken)
@@ -57,30 +73,35 @@ def _categories(path: str, content: dict[str, Any]) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
-def _images(path: str, content: dict[str, Any]) -> list[dict[str, Any]]:
-    broken, repeated, seen = [], [], set()
+def _images(path: str, content: dict[str, Any], complain: Complain) -> list[dict[str, Any]]:
+    broken, repeated, good = [], [], {}
     for i, item in enumerate(content["images"]):
         key, name = item.get("id"), item.get("file_name")
         sides = [item.get("width"), item.get("height")]
         if not _is_int(key) and not isinstance(key, str):
-            broken.append(f"images[{i}]: id must be an integer or a string, is {key!r}")
+            broken.append(f"images[{i}]: id must be an integer or a string, is {_short(key)}")
         elif not isinstance(name, str) or not name:
-            broken.append(f"images[{i}] (id {key!r}): file_name must be a string, is {name!r}")
+            broken.append(f"images[{i}] (id {_short(key)}): file_name must be a string, is {_short(name)}")
+        elif not _encodable(name):
+            broken.append(f"images[{i}] (id {_short(key)}): file_name {_short(name)} cannot be a file's name")
         elif not is_inside(name):
-            broken.append(f"images[{i}] (id {key!r}): file_name {name!r} leaves the folder of the images")
-        elif not all(_is_int(side) and side > 0 for side in sides):
-            broken.append(f"images[{i}] (id {key!r}): width and height must be positive integers, are {sides}")
-        elif key in seen:
-            repeated.append(f"images[{i}]: id {key!r}, file_name {name!r}")
+            broken.append(f"images[{i}] (id {_short(key)}): file_name {name!r} leaves the folder of the images")
+        elif not all(_is_int(side) and 0 < side <= MOST_PIXELS for side in sides):
+            broken.append(
+                f"images[{i}] (id {_short(key)}): width and height must be positive integers (up to {MOST_PIXELS}), "
+                f"are {_short(sides)}"
+            )
+        elif key in good:
+            repeated.append(f"images[{i}]: id {_short(key)}, file_name {name!r}")
         else:
-            seen.add(key)
-    refuse(path, "bad images", broken)
-    refuse(path, "images with an id that another image has", repeated)
-    if not content["images"]:
-        raise UserError(f"{path}: 'images' is empty")
-    if len({type(item["id"]) for item in content["images"]}) > 1:
+            good[key] = item
+    complain(path, "bad images", broken)
+    complain(path, "images with an id that another image has", repeated)
+    if not good:
+        raise UserError(f"{path}: 'images' {'holds no usable image' if content['images'] else 'is empty'}")
+    if len({type(key) for key in good}) > 1:
         raise UserError(f"{path}: image ids must be all integers or all strings, and are mixed")
-    return content["images"]
+    return [good[key] for key in sorted(good)]
 
 
 def _corners(bbox: Any) -> Any:
@@ -88,13 +109,16 @@ def _corners(bbox: Any) -> Any:
     if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
         if all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in bbox):
             x, y, w, h = bbox
-            return (x, y, x + w, y + h)
+            try:
+                return (x, y, x + w, y + h)
+            except OverflowError:  # an integer that no float holds, next to a float
+                pass
     return bbox
 
 
 def _annotation(index: int, item: dict[str, Any], label: str) -> Annotation:
     area = item.get("area")
-    usable = isinstance(area, (int, float)) and math.isfinite(area) and area > 0
+    usable = isinstance(area, (int, float)) and 0 < area <= MOST_PIXELS**2
     crowd = 1 if item.get("iscrowd") or item.get("ignore") else 0
     return Annotation(label, _corners(item.get("bbox")), index, float(area) if usable else 0.0, crowd)
 
@@ -104,12 +128,13 @@ def read_coco_classes(path: str) -> tuple[str, ...]:
     return tuple(_categories(path, _load(path)).values())
 
 
-def read_coco(path: str, images_root: str = "") -> AnnotatedSet:
+def read_coco(path: str, images_root: str = "", complain: Complain = refuse) -> AnnotatedSet:
     """Read a COCO JSON file.
 
     Args:
         path: the JSON file.
         images_root: folder of the images; "" looks around the JSON file.
+        complain: called for entries that cannot be used.
 
     Raises:
         UserError: the file is broken (which key, which entries), or its images were not found. Boxes are left as the
@@ -117,25 +142,31 @@ def read_coco(path: str, images_root: str = "") -> AnnotatedSet:
     """
     content = _load(path)
     names = _categories(path, content)
-    images = _images(path, content)
+    images = _images(path, content, complain)
     step = max(1, len(images) // 20)
     root = find_coco_images(path, images_root, [item["file_name"] for item in images[::step]])
+    outside = links_outside(root, [item["file_name"] for item in images])
+    complain(path, f"images that a link takes out of their folder {root}", sorted(outside), LINKS)
     records = {
         item["id"]: ImageRecord(f"{root}/{item['file_name']}", item["id"], item["width"], item["height"], [], path)
-        for item in sorted(images, key=lambda item: item["id"])
+        for item in images
+        if item["file_name"] not in outside
     }
+    left_out = {key for item in content["images"] if isinstance(key := item.get("id"), (int, str))} - records.keys()
     strays, unknown = [], []
     for index, item in enumerate(content["annotations"]):
         image_id, category = item.get("image_id"), item.get("category_id")
         hashable = isinstance(image_id, (int, str)) and _is_int(category)
+        where = f"annotations[{index}] (id {_short(item.get('id'))}"
+        if hashable and image_id in left_out:
+            continue
         if not hashable or image_id not in records:
-            strays.append(
-                f"annotations[{index}] (id {item.get('id')!r}): image_id {image_id!r}, category_id {category!r}"
-            )
+            strays.append(f"{where}): image_id {_short(image_id)}, category_id {_short(category)}")
         elif category not in names:
-            unknown.append(f"annotations[{index}] (id {item.get('id')!r}, image {image_id!r}): category_id {category}")
+            unknown.append(f"{where}, image {_short(image_id)}): category_id {_short(category)}")
         else:
             records[image_id].annotations.append(_annotation(index, item, names[category]))
-    refuse(path, "annotations without a known image and an integer category", strays)
-    refuse(path, f"annotations of a class that 'categories' does not list (it lists {sorted(names)[:20]})", unknown)
+    complain(path, "annotations without a known image and an integer category", strays)
+    unlisted = f"annotations of a class that 'categories' does not list (it lists {_short(sorted(names))})"
+    complain(path, unlisted, unknown)
     return AnnotatedSet(path, tuple(names.values()), list(records.values()))

@@ -9,48 +9,82 @@ from fa_detectron.errors import UserError
 
 
 class Source(NamedTuple):
-    """A COCO JSON file (split "") or a Pascal VOC folder with its split."""
+    """A data set on disk: what --train and --val name."""
 
-    path: str  # absolute
-    split: str
+    path: str  # absolute: a COCO .json, a Pascal VOC folder, or a YOLO folder or .yaml
+    split: str  # "" where the path alone says it: COCO, and YOLO folders without splits
+    format: str  # "coco", "voc" or "yolo"
 
     def __str__(self) -> str:
         return f"{self.path}:{self.split}" if self.split else self.path
 
 
+FORMATS = "a COCO .json file, a Pascal VOC folder or a YOLO data.yaml or folder (as FOLDER or FOLDER:SPLIT)"
+
+
 def parse_source(text: str, default_split: str) -> Source:
-    """Read ``FILE.json``, ``FOLDER`` or ``FOLDER:SPLIT``.
+    """Read ``FILE.json``, ``FOLDER``, ``FOLDER:SPLIT``, ``FILE.yaml`` or ``FILE.yaml:SPLIT``.
 
     Args:
         text: as given on the command line or in a config.
-        default_split: of a folder that is named without one.
+        default_split: of a folder or a .yaml that is named without one.
     """
     path, split = os.path.abspath(os.path.expanduser(text)), ""
     if not os.path.exists(path) and ":" in text:
         head, _, split = text.rpartition(":")
         path = os.path.abspath(os.path.expanduser(head))
-    if os.path.isfile(path) and not split:
-        if not path.lower().endswith(".json"):
-            raise UserError(f"{path}: expected a COCO .json file or a Pascal VOC folder")
-        return Source(path, "")
-    if os.path.isdir(path):
-        if not os.path.isdir(os.path.join(path, "ImageSets", "Main")):
-            raise UserError(
-                f"{path}: not a Pascal VOC folder (no ImageSets/Main in it). "
-                "For COCO data name the .json file, and the folder of its images with --images."
-            )
-        if not is_inside(split or default_split):
-            raise UserError(f"{text}: the split must be the name of a file in ImageSets/Main")
-        return Source(path, split or default_split)
+    if not os.path.exists(path):
+        raise UserError(f"{text}: no such file or folder. Expected {FORMATS}.")
+    if split and not is_inside(split):
+        raise UserError(f"{text}: the split must be a name, as in FOLDER:train")
+    if os.path.isfile(path):
+        suffix = os.path.splitext(path)[1].lower()
+        if suffix == ".json" and not split:
+            return Source(path, "", "coco")
+        if suffix in (".yaml", ".yml"):
+            return Source(path, split or default_split, "yolo")
+        raise UserError(f"{path}: expected {FORMATS}")
+    if os.path.isdir(os.path.join(path, "ImageSets", "Main")):
+        return Source(path, split or default_split, "voc")
+    if find_description(path) or has_split(path, split or default_split):
+        return Source(path, split or default_split, "yolo")
+    if not split and all(os.path.isdir(os.path.join(path, name)) for name in ("images", "labels")):
+        return Source(path, "", "yolo")
     raise UserError(
-        f"{text}: no such file or folder. Expected a COCO .json file, or a Pascal VOC folder as FOLDER or FOLDER:SPLIT."
+        f"{text}: neither a Pascal VOC folder (no ImageSets/Main in it) nor a YOLO one (no data.yaml, no images/ and "
+        "labels/). For COCO data name the .json file, and the folder of its images with --images."
     )
 
 
+def find_description(folder: str) -> str:
+    """The file that describes a YOLO folder, "" where there is none."""
+    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
+        if os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    return ""
+
+
+def has_split(folder: str, split: str) -> str:
+    """The images' folder of a split of a YOLO folder without a description, "" where there is none."""
+    for images in (os.path.join("images", split), os.path.join(split, "images")):
+        if os.path.isdir(os.path.join(folder, images)):
+            return images
+    return ""
+
+
+LINKS = "Name the folder that they lie in with --images (DATASETS.IMAGES_ROOT), or copy them."
+
+
 def is_inside(name: str) -> bool:
-    """Whether a relative name stays below the folder it is joined to (links below it may lead anywhere)."""
+    """Whether a relative name stays below the folder it is joined to (of links see :func:`links_outside`)."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+def links_outside(root: str, names: Iterable[str]) -> set[str]:
+    """Those of the relative ``names`` that a link takes out of the folder ``root``; ``root`` itself may be a link."""
+    real = os.path.join(os.path.realpath(root), "")
+    return {name for name in names if not os.path.realpath(real + name).startswith(real)}
 
 
 def _unique(folders: Iterable[Path]) -> list[Path]:
@@ -74,7 +108,8 @@ def find_coco_images(json_path: str, images_root: str, names: list[str]) -> str:
     else:
         bases = [Path(json_path).parent, Path(json_path).parent.parent]
     candidates = _unique(base / name for base in bases for name in below)
-    hits = [sum((folder / name).is_file() for name in names) for folder in candidates]
+    # os.path.isfile, for Path.is_file raises over names that no file system takes.
+    hits = [sum(os.path.isfile(folder / name) for name in names) for folder in candidates]
     if not any(hits):
         looked = ", ".join(str(folder) for folder in candidates if folder.is_dir())
         raise UserError(

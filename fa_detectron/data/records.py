@@ -1,10 +1,14 @@
 """What the readers make of an annotated data set, before any check of its boxes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fa_detectron.errors import UserError
+
+# What a reader calls with (path, what, items, remedy) for entries that it cannot use: `refuse` raises, which is what
+# training wants; fa_detectron.check_data notes them and lets the reader go on without them.
+Complain = Callable[..., None]
 
 SHOWN = 10  # items that an error message names before it only counts
 

@@ -21,22 +21,29 @@ from .atomic import write_json_atomically
 from .checks import BoxReport, check_classes, clean_boxes
 from .coco_reader import read_coco, read_coco_classes
 from .paths import Source, parse_source
-from .records import AnnotatedSet
+from .records import AnnotatedSet, Complain, refuse
 from .voc_reader import read_voc
+from .yolo_reader import read_yolo
 
 logger = logging.getLogger(__name__)
 
 TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 
-def _read(source: Source, images_root: str) -> AnnotatedSet:
-    if source.split:
-        return read_voc(source.path, source.split, images_root)
-    return read_coco(source.path, images_root)
+def read_source(source: Source, images_root: str, complain: Complain = refuse) -> AnnotatedSet:
+    """Read a set of any format; the arguments as in its reader."""
+    if source.format == "voc":
+        return read_voc(source.path, source.split, images_root, complain)
+    if source.format == "yolo":
+        return read_yolo(source, images_root, complain)
+    return read_coco(source.path, images_root, complain)
 
 
 def _read_classes(source: Source, images_root: str) -> tuple[str, ...]:
-    classes = _read(source, images_root).classes if source.split else read_coco_classes(source.path)
+    if source.format == "coco":  # no need of its images
+        classes = read_coco_classes(source.path)
+    else:
+        classes = read_source(source, images_root).classes
     if not classes:
         raise UserError(f"{source}: no image has a box, so no class is known")
     return classes
@@ -49,8 +56,9 @@ def resolve_data_arguments(
 
     Args:
         cfg: a config with fa_detectron's keys, not frozen.
-        train, val: --train and --val, a COCO .json or a Pascal VOC FOLDER[:SPLIT] (default split: train, val).
-            "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are; --train alone means no evaluation.
+        train, val: --train and --val, a COCO .json, a Pascal VOC FOLDER[:SPLIT] or a YOLO data.yaml[:SPLIT] or
+            FOLDER[:SPLIT] (default split: train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are;
+            --train alone means no evaluation.
         images: --images, the folder of the images of both.
         skip_bad_boxes: --skip-bad-boxes.
 
@@ -143,7 +151,7 @@ class PathLoader:
 
     def read(self) -> tuple[AnnotatedSet, BoxReport]:
         """The set with its boxes checked."""
-        data = _read(parse_source(self.path, self.default_split), self.images_root)
+        data = read_source(parse_source(self.path, self.default_split), self.images_root)
         check_classes(data, self.class_names)
         return data, clean_boxes(data, self.skip_bad)
 

@@ -10,12 +10,11 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 from xml.parsers import expat
 
-from PIL import Image, UnidentifiedImageError
-
 from fa_detectron.errors import UserError
 
-from .paths import is_inside
-from .records import AnnotatedSet, Annotation, ImageRecord, refuse
+from .checks import MOST_PIXELS, seen_size
+from .paths import LINKS, is_inside, links_outside
+from .records import AnnotatedSet, Annotation, Complain, ImageRecord, refuse
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
 
@@ -62,7 +61,7 @@ def _corners(bndbox: ElementTree.Element | None) -> Any:
     return (x1 - 1.0, y1 - 1.0, x2, y2)
 
 
-def _ids(folder: str, split: str) -> list[str]:
+def _ids(folder: str, split: str, complain: Complain) -> list[str]:
     """Image ids of a split; a line of a per-class list ("ID 1") counts with its first word."""
     path = os.path.join(folder, "ImageSets", "Main", f"{split}.txt")
     try:
@@ -76,10 +75,10 @@ def _ids(folder: str, split: str) -> list[str]:
         ) from error
     if not ids:
         raise UserError(f"{path}: lists no image")
-    refuse(path, "ids that leave the folder", [repr(i) for i in ids if not is_inside(i)])
+    complain(path, "ids that leave the folder", [repr(i) for i in ids if not is_inside(i)])
     seen = set()
-    refuse(path, "ids listed more than once", [i for i in ids if i in seen or seen.add(i)])
-    return ids
+    complain(path, "ids listed more than once", [i for i in ids if i in seen or seen.add(i)])
+    return [i for i in dict.fromkeys(ids) if is_inside(i)]
 
 
 def _image_file(root: str, image_id: str) -> str:
@@ -98,14 +97,15 @@ def _size(tree: ElementTree.Element, xml_path: str, image_path: str) -> tuple[in
     try:
         width, height = (int(text) for text in texts)
     except ValueError as error:
-        raise UserError(f"{xml_path}: size must be two integers, is {texts}") from error
+        raise UserError(f"{xml_path}: size must be two integers, is {texts!r:.80}") from error
+    if max(width, height) > MOST_PIXELS:
+        raise UserError(f"{xml_path}: size is more than {MOST_PIXELS} pixels")
     if width > 0 and height > 0:
         return width, height
     try:
-        with Image.open(image_path) as image:
-            return image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UserError(f"{xml_path}: has no image size, and {image_path} cannot be read: {error}") from error
+        return seen_size(image_path)
+    except UserError as error:
+        raise UserError(f"{xml_path}: has no image size, and the image cannot be read: {error}") from error
 
 
 def _read_image(folder: str, root: str, image_id: str) -> ImageRecord:
@@ -125,27 +125,37 @@ def _read_image(folder: str, root: str, image_id: str) -> ImageRecord:
     return ImageRecord(image_path, image_id, width, height, annotations, xml_path)
 
 
-def read_voc(folder: str, split: str, images_root: str = "") -> AnnotatedSet:
+def read_voc(folder: str, split: str, images_root: str = "", complain: Complain = refuse) -> AnnotatedSet:
     """Read one split of a Pascal VOC folder; its classes are those of its objects, in alphabetical order.
 
     Args:
         folder: holds ImageSets/Main and Annotations.
         split: name of a list in ImageSets/Main.
         images_root: folder of the images; "" is JPEGImages.
+        complain: called for entries that cannot be used.
 
     Raises:
         UserError: a file is missing or broken. Boxes are left as the file has them: see
             :func:`fa_detectron.data.checks.clean_boxes`.
     """
+    path = f"{folder}:{split}"
     root = os.path.abspath(os.path.expanduser(images_root)) if images_root else os.path.join(folder, "JPEGImages")
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder; name the folder of the images with --images (DATASETS.IMAGES_ROOT)")
+    ids = _ids(folder, split, complain)
+    xml_folder = os.path.join(folder, "Annotations")
+    outside = links_outside(xml_folder, [f"{i}.xml" for i in ids])
+    complain(path, f"annotation files that a link takes out of {xml_folder}", sorted(outside), LINKS)
     images, broken = [], []
-    for image_id in _ids(folder, split):
-        try:
-            images.append(_read_image(folder, root, image_id))
-        except UserError as error:
-            broken.append(str(error))
-    refuse(f"{folder}:{split}", "annotation files that cannot be used", broken)
+    for image_id in ids:
+        if f"{image_id}.xml" not in outside:
+            try:
+                images.append(_read_image(folder, root, image_id))
+            except UserError as error:
+                broken.append(str(error))
+    complain(path, "annotation files that cannot be used", broken)
+    outside = links_outside(root, [os.path.relpath(image.file_name, root) for image in images])
+    complain(path, f"images that a link takes out of their folder {root}", sorted(outside), LINKS)
+    images = [image for image in images if os.path.relpath(image.file_name, root) not in outside]
     labels = {annotation.label for image in images for annotation in image.annotations}
-    return AnnotatedSet(f"{folder}:{split}", tuple(sorted(labels)), images)
+    return AnnotatedSet(path, tuple(sorted(labels)), images)

@@ -9,10 +9,10 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import yaml
 from detectron2.config import CfgNode, get_cfg
 
 from fa_detectron.errors import UserError
+from fa_detectron.plain_yaml import read_plain_yaml
 
 _BASE = "_BASE_"
 
@@ -80,14 +80,7 @@ def _read_chain(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict
 
 def _read_yaml(path: str, parents: tuple[str, ...]) -> dict[str, Any]:
     named_by = f" (named by {_BASE} in {parents[-1]})" if parents else ""
-    try:
-        with open(path, encoding="utf-8") as file:
-            content = yaml.safe_load(file)
-    except OSError as error:
-        raise UserError(f"config file {path}{named_by}: {error.strerror}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"config file {path}{named_by} is not plain YAML: {reason}") from None
+    content = read_plain_yaml(path, f"config file {path}{named_by}")
     if not isinstance(content, dict):
         raise UserError(f"config file {path}{named_by}: expected KEY: VALUE lines, found {type(content).__name__}")
     return content

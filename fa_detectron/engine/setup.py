@@ -12,7 +12,7 @@ from fa_detectron.engine.launch import count_processes, under_torchrun
 from fa_detectron.errors import UserError
 
 _EPILOG = """examples:
-  train on your own images (a COCO JSON or a Pascal VOC folder):
+  train on your own images (a COCO JSON, a Pascal VOC folder or a YOLO data.yaml):
     %(prog)s --config-file FILE.yaml --train train.json --val val.json --images FOLDER
   four GPUs, KEY VALUE overrides at the end:
     %(prog)s --config-file FILE.yaml --num-gpus 4 SOLVER.BASE_LR 0.005
@@ -28,7 +28,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.set_defaults(num_gpus=None, dist_url="auto")
     parser.add_argument("--num-processes", type=int, help="number of CPU processes (over gloo)")
     data = parser.add_argument_group("data (instead of registered sets)")
-    data.add_argument("--train", metavar="PATH", help="COCO JSON, or a Pascal VOC folder[:split]")
+    data.add_argument("--train", metavar="PATH", help="COCO JSON, Pascal VOC folder[:split] or YOLO data.yaml[:split]")
     data.add_argument("--val", metavar="PATH", help="the same for evaluation")
     data.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
     data.add_argument(

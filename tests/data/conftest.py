@@ -59,6 +59,27 @@ def voc(tmp_path: Path):
 
 
 @pytest.fixture
+def yolo(tmp_path: Path):
+    """A function that writes a YOLO set: yolo({split: {stem: label lines or None}}) -> path of its data.yaml."""
+
+    def write(splits: dict, names: str = "[ant, cat]", more: str = "") -> str:
+        root = tmp_path / "yolo"
+        for split, labels in splits.items():
+            for folder in ("images", "labels"):
+                (root / folder / split).mkdir(parents=True, exist_ok=True)
+            for stem, lines in labels.items():
+                colour = tuple(f"{split}///{stem}".encode())[-3:]
+                Image.new("RGB", (64, 48), colour).save(root / "images" / split / f"{stem}.png")
+                if lines is not None:
+                    (root / "labels" / split / f"{stem}.txt").write_text(lines)
+        keys = "".join(f"{split}: images/{split}\n" for split in splits)
+        (root / "data.yaml").write_text(f"{keys}names: {names}\n{more}")
+        return str(root / "data.yaml")
+
+    return write
+
+
+@pytest.fixture
 def config(tmp_path: Path):
     """A function that gives a config with fa_detectron's keys and an own OUTPUT_DIR."""
     from detectron2.config import get_cfg

@@ -47,11 +47,24 @@ def test_images_elsewhere_are_named_by_their_root(coco, tmp_path):
         read_coco(path, str(tmp_path / "nowhere"))
 
 
-def test_linked_images_are_read(coco, tmp_path):
+def test_links_inside_the_folder_are_read(coco, tmp_path):
+    path = coco()
+    (tmp_path / "images" / "1.png").rename(tmp_path / "images" / "stored.png")
+    (tmp_path / "images" / "1.png").symlink_to("stored.png")
+    (tmp_path / "images").rename(tmp_path / "elsewhere")
+    (tmp_path / "images").symlink_to("elsewhere")  # the folder itself may be a link
+    assert os.path.isfile(read_coco(path).images[0].file_name)
+
+
+def test_links_out_of_the_folder_are_refused(coco, tmp_path):
     path = coco()
     (tmp_path / "images" / "1.png").rename(tmp_path / "stored.png")
     (tmp_path / "images" / "1.png").symlink_to(tmp_path / "stored.png")
-    assert os.path.isfile(read_coco(path).images[0].file_name)
+    with pytest.raises(UserError, match=r"1 images that a link takes out of their folder .*\n  1\.png"):
+        read_coco(path)
+    (tmp_path / "images" / "1.png").unlink()
+    (tmp_path / "images" / "1.png").symlink_to("1.png")  # a loop
+    assert not os.path.isfile(read_coco(path).images[0].file_name)
 
 
 @pytest.mark.parametrize(

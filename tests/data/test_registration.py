@@ -148,8 +148,8 @@ def test_bad_boxes_are_skipped_on_request_and_the_evaluation_file_skips_them_too
     [
         ({"train": "/nowhere/set.json"}, "no such file or folder"),
         ({"train": "/nowhere:train"}, "no such file or folder"),
-        ({"val": "{folder}/images/1.png"}, "expected a COCO .json file or a Pascal VOC folder"),
-        ({"train": "{folder}"}, "not a Pascal VOC folder"),
+        ({"val": "{folder}/images/1.png"}, "expected a COCO .json file, a Pascal VOC folder or a YOLO"),
+        ({"train": "{folder}"}, "neither a Pascal VOC folder .* nor a YOLO one"),
         ({"images": "{folder}"}, "goes with --train or --val"),
     ],
 )
