@@ -6,14 +6,13 @@ the location inside the box. Only those pairs carry a weight, so no (G, A) float
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .box import EPS, paired_iou
-from .grid import level_locations
+from .box import paired_iou
+from .quality import Pairs, bag_weights, find_pairs, flatten_maps, pair_confidence, regression_quality
 
 _BOXES_AT_ONCE = 32  # bounds the memory of the max over all boxes of an image
 
@@ -32,48 +31,6 @@ class _BinaryCrossEntropy(torch.autograd.Function):
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
         (p,) = ctx.saved_tensors
         return grad * (p - ctx.target) / (p * (1 - p)).clamp(min=1e-12), None
-
-
-@dataclass
-class _Grid:
-    """The locations of all levels together."""
-
-    location: Tensor  # (A, 2) pixels, as (x, y)
-    level: Tensor  # (A,) index of the level
-    stride: Tensor  # (A,) pixels
-
-
-@dataclass
-class _Pairs:
-    """The pairs of one image whose location lies inside the box, ordered by box, then by location."""
-
-    box: Tensor  # (S,) index into the image's boxes
-    location: Tensor  # (S,) index into the locations
-    gaussian: Tensor  # (S,) N[g, a]
-
-
-def _make_grid(sizes: list[tuple[int, int]], strides: Sequence[int], offset: float, like: Tensor) -> _Grid:
-    locations = [level_locations(h, w, s, offset, like) for (h, w), s in zip(sizes, strides, strict=True)]
-    counts = torch.tensor([len(x) for x in locations], device=like.device)
-    level = torch.repeat_interleave(torch.arange(len(sizes), device=like.device), counts)
-    stride = torch.tensor([float(s) for s in strides], dtype=like.dtype, device=like.device)
-    return _Grid(torch.cat(locations), level, stride[level])
-
-
-def _find_pairs(grid: _Grid, boxes: Tensor, classes: Tensor, mu: Tensor, sigma: Tensor) -> _Pairs:
-    x, y = grid.location.unbind(1)
-    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(1)  # each (G, 1)
-    inside = (x > x1) & (y > y1) & (x < x2) & (y < y2)  # (G, A)
-    box, location = inside.nonzero().unbind(1)
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    u = (grid.location[location] - centre[box]) / grid.stride[location].unsqueeze(1)  # (S, 2) cells
-    if mu.dim() == 2:  # one Gaussian a class, shared by the levels
-        mean, deviation = mu[classes[box]], sigma[classes[box]]
-    else:  # MDQ: one a level and class
-        mean, deviation = mu[grid.level[location], classes[box]], sigma[grid.level[location], classes[box]]
-    variance = deviation.square().clamp(min=1e-6)
-    gaussian = torch.exp(-(u - mean).square() / (2 * variance)).prod(dim=1)
-    return _Pairs(box, location, gaussian)
 
 
 def _scale_per_box(excess: Tensor, box: Tensor, num_boxes: int) -> Tensor:
@@ -95,7 +52,7 @@ def _max_iou(prediction: Tensor, boxes: Tensor) -> Tensor:
     return best
 
 
-def _negative_weight(pairs: _Pairs, boxes: Tensor, classes: Tensor, prediction: Tensor, shape: torch.Size) -> Tensor:
+def _negative_weight(pairs: Pairs, boxes: Tensor, classes: Tensor, prediction: Tensor, shape: torch.Size) -> Tensor:
     """M (A, K): how far location a is spared as a negative of class c; no gradient."""
     spared = prediction.new_zeros(shape)
     if len(pairs.box) == 0:
@@ -112,7 +69,7 @@ def _negative_weight(pairs: _Pairs, boxes: Tensor, classes: Tensor, prediction: 
     return spared
 
 
-def _prior_term(pairs: _Pairs, joint: Tensor, num_boxes: int, quality_prior: bool) -> Tensor:
+def _prior_term(pairs: Pairs, joint: Tensor, num_boxes: int, quality_prior: bool) -> Tensor:
     """``joint`` (S,): q * R. Method section 4.a (AutoAssign) or 4.b (FeatureAlign); 0 where no box holds a location."""
     if len(pairs.box) == 0:
         return pairs.gaussian.sum()
@@ -123,18 +80,6 @@ def _prior_term(pairs: _Pairs, joint: Tensor, num_boxes: int, quality_prior: boo
         # exp(x) - exp(min) by expm1: the plain difference cancels in float32.
         v = _scale_per_box(lowest.exp() * torch.expm1(joint - lowest), pairs.box, num_boxes)
     return num_boxes / ((v * pairs.gaussian).clamp(min=1e-12).sqrt().sum() + 1e-6)
-
-
-def _regression_quality(prediction: Tensor, boxes: Tensor, iou_type: str, reg_weight: float) -> Tensor:
-    iou, giou = paired_iou(prediction, boxes)
-    if iou_type == "iou":
-        return iou.clamp(min=EPS).pow(reg_weight)
-    return torch.exp(-reg_weight * (1 - (giou if iou_type == "giou" else iou)))
-
-
-def _flatten(levels: list[Tensor], dtype: torch.dtype) -> Tensor:
-    """Maps (N, C, H, W) of all levels to (N, A, C)."""
-    return torch.cat([x.to(dtype).flatten(2).transpose(1, 2) for x in levels], dim=1)
 
 
 def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool) -> tuple[Tensor, Tensor]:
@@ -170,37 +115,26 @@ def quality_weighted_loss(
     reduce: bool = False,
 ) -> dict[str, Tensor]:
     """The oracle of :func:`fa_detectron.ops.quality_weighted_loss`; same arguments, same result."""
-    dtype = torch.promote_types(cls_logits[0].dtype, torch.float32)
-    grid = _make_grid([tuple(x.shape[-2:]) for x in cls_logits], strides, location_offset, cls_logits[0].to(dtype))
-    quality = _flatten(cls_logits, dtype).sigmoid() * _flatten(obj_logits, dtype).sigmoid()  # q (N, A, K)
-    ltrb = _flatten(box_ltrb, dtype)  # (N, A, 4)
-    prediction = torch.cat([grid.location - ltrb[..., :2], grid.location + ltrb[..., 2:]], dim=2)  # (N, A, 4) xyxy
-    mu, sigma = mu.to(dtype), sigma.to(dtype)
+    # The grid, q (N, A, K) and the predicted boxes (N, A, 4) xyxy.
+    grid, quality, prediction = flatten_maps(cls_logits, box_ltrb, obj_logits, strides, location_offset)
+    mu, sigma = mu.to(quality.dtype), sigma.to(quality.dtype)
 
     positive, negative, prior, background = [], [], [], []
     for q, pred, boxes, classes in zip(quality, prediction, gt_boxes, gt_classes, strict=True):
-        boxes = boxes.to(dtype)
-        pairs = _find_pairs(grid, boxes, classes, mu, sigma)
+        boxes = boxes.to(q.dtype)
+        pairs = find_pairs(grid, boxes, classes, mu, sigma)
         q_pair = q[pairs.location, classes[pairs.box]]  # (S,)
-        r_pair = _regression_quality(pred[pairs.location], boxes[pairs.box], iou_type, reg_weight)  # (S,)
-        joint = q_pair * r_pair
-        if feature_filter:
-            misalignment = (q_pair - r_pair).square()
-            confidence = joint * (2 - misalignment) / 2  # P (S,)
-        else:
-            confidence = joint
-
-        w = torch.exp(3 * confidence) * pairs.gaussian
-        bag_sum = w.new_zeros(len(boxes)).index_add(0, pairs.box, w)
-        bag_weight = w / bag_sum.clamp(min=1e-12)[pairs.box]  # W (S,)
-        bag = w.new_zeros(len(boxes)).index_add(0, pairs.box, bag_weight * confidence)  # b (G,)
+        r_pair = regression_quality(pred[pairs.location], boxes[pairs.box], iou_type, reg_weight)  # (S,)
+        confidence = pair_confidence(q_pair, r_pair, feature_filter)  # P (S,)
+        bag_weight = bag_weights(pairs, confidence, len(boxes))  # W (S,)
+        bag = bag_weight.new_zeros(len(boxes)).index_add(0, pairs.box, bag_weight * confidence)  # b (G,)
         positive.append(_BinaryCrossEntropy.apply(bag.clamp(max=1), 1.0).sum())
 
         with torch.no_grad():
             spared = _negative_weight(pairs, boxes, classes, pred, q.shape)
         n = q * (1 - spared)
         negative.append((n.pow(focal_gamma) * _BinaryCrossEntropy.apply(n, 0.0)).sum())
-        prior.append(_prior_term(pairs, joint.detach(), len(boxes), quality_prior))
+        prior.append(_prior_term(pairs, (q_pair * r_pair).detach(), len(boxes), quality_prior))
         background.append(pairs.gaussian.detach().sum())
 
     if normalizers is None:
