@@ -4,8 +4,15 @@ An image without a box is legal. DATALOADER.FILTER_EMPTY_ANNOTATIONS decides abo
 default) leaves such images out, False learns from them as background. The evaluation always has them.
 """
 
+from .annotated import annotated_records
 from .builtin import ensure_builtin_dataset
 from .preparation import check_data
 from .registration import register_from_config, resolve_data_arguments
 
-__all__ = ["check_data", "ensure_builtin_dataset", "register_from_config", "resolve_data_arguments"]
+__all__ = [
+    "annotated_records",
+    "check_data",
+    "ensure_builtin_dataset",
+    "register_from_config",
+    "resolve_data_arguments",
+]

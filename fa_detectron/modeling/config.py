@@ -100,6 +100,20 @@ def _add_test(cfg: CfgNode) -> None:
     cfg.TEST.SAMPLE_PICTURES = 8
 
 
+def method_name(cfg: CfgNode) -> str:
+    """What the parts that are switched on make: a row of the paper's table, or AutoAssign with the parts by name."""
+    options = cfg.MODEL.FEATURE_ALIGN
+    parts = {
+        "G-RFA": options.GLOBAL_ATTENTION.ENABLED,
+        "De-Subnet": options.DE_SUBNET,
+        "FF": options.FEATURE_FILTER,
+        "MDQ": options.MDQ,
+    }
+    on = [part for part, switch in parts.items() if switch]
+    rows = {"": "AutoAssign", "FF MDQ": "FeatureAlign", "G-RFA De-Subnet FF MDQ": "FeatureAlign†"}
+    return rows.get(" ".join(on)) or " + ".join(["AutoAssign", *on])
+
+
 def check_options(cfg: CfgNode) -> None:
     """Refuse values that no detector can be built from, before anything of it is.
 

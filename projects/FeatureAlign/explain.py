@@ -1,0 +1,87 @@
+#!/usr/bin/env python
+"""Show and measure how well scores, boxes and foreground weights of trained runs agree; see --help and README.md."""
+
+import argparse
+import json
+from typing import Any
+
+from fa_detectron.data import annotated_records
+from fa_detectron.errors import UserError, run_command
+from fa_detectron.explain import average
+from fa_detectron.explain.jobs import (
+    as_dict,
+    check_comparable,
+    measure_set,
+    method_table,
+    run_titles,
+    save_pictures,
+    select_images,
+)
+from fa_detectron.files import atomic_write
+from fa_detectron.inference import load_run
+from fa_detectron.modeling.config import method_name
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.split(";")[0])
+    parser.add_argument(
+        "--run", required=True, action="append", metavar="FOLDER", help="the OUTPUT_DIR of a training run; repeat it"
+    )
+    parser.add_argument(
+        "--data", default="", metavar="DATA", help="a COCO JSON or a Pascal VOC folder[:split] (default: the test set)"
+    )
+    parser.add_argument("--images", default="", metavar="FOLDER", help="where the images of --data lie")
+    parser.add_argument("--output", default="", metavar="FOLDER", help="write pictures")
+    parser.add_argument("--image", nargs="+", default=[], metavar="NAME", help="files or ids of the data to draw")
+    parser.add_argument("--count", type=int, default=4, metavar="N", help="else draw the first ones (%(default)s)")
+    parser.add_argument("--average", action="store_true", help="measure the whole data set; runs of a method are seeds")
+    parser.add_argument("--json", default="", metavar="FILE", help="write the figures")
+    parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: the GPU where there is one)")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
+    )
+    return parser
+
+
+def main() -> None:
+    args = argument_parser().parse_args()
+    if not args.output and not args.average:
+        raise UserError("nothing to do: give --output FOLDER, --average, or both")
+    if args.count < 1:
+        raise UserError("--count: expected 1 or more")
+    runs = [load_run(folder, device=args.device, overrides=args.opts) for folder in args.run]
+    check_comparable(runs)
+    records = annotated_records(runs[0].cfg, args.data, args.images)
+    chosen = select_images(records, args.image, args.count)
+    figures: dict[str, Any] = {
+        "runs": [{"folder": run.folder, "method": method_name(run.cfg), "images": []} for run in runs]
+    }
+    averages = []
+    if args.average:
+        print(f"{'':32}{'misalignment':>14}{'rank agreement':>16}{'boxes':>8}{'left out':>10}")
+        for run, title, entry in zip(runs, run_titles(runs), figures["runs"]):
+            found = measure_set(run, records)
+            averages.append(found)
+            entry["average"] = as_dict(found)
+            print(
+                f"{title:32}{found.misalignment:14.4f}{found.rank_agreement:16.4f}{found.boxes:8}{found.left_out:10}",
+                flush=True,
+            )
+        figures["methods"] = method_table(runs, averages)
+        for method, row in figures["methods"].items():
+            values = [row[key] for key in ("misalignment", "rank_agreement")]
+            shown = [f"{v['mean']:.4f}" + (f" ± {v['std']:.4f}" if v["std"] is not None else "") for v in values]
+            print(f"{method}, {row['runs']} run{'s' if row['runs'] > 1 else ''}: " + ", ".join(shown))
+    if args.output:
+        for index, explained in zip(chosen, save_pictures(args.output, runs, records, chosen, averages)):
+            for explanation, entry in zip(explained, figures["runs"]):
+                of_image = as_dict(average([explanation.alignment]))
+                entry["images"].append({"image_id": records[index]["image_id"], "file": explanation.name, **of_image})
+        print(f"pictures of {len(chosen)} images in {args.output}")
+    if args.json:
+        with atomic_write(args.json) as file:
+            json.dump(figures, file, indent=2)
+
+
+if __name__ == "__main__":
+    run_command(main)
