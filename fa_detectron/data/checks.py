@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +29,10 @@ class BoxReport:
     skipped: list[str] = field(default_factory=list)
     tiny: list[str] = field(default_factory=list)
     clipped: int = 0
+
+
+# The words of box_problem that tell what kind of defect a box has.
+_KINDS = ("empty", "inverted", "not finite", "leaves the image", "outside the image", "not four numbers", "too large")
 
 
 def box_problem(box: Any, width: int, height: int) -> str | None:
@@ -80,7 +85,9 @@ def clean_boxes(data: AnnotatedSet, skip_bad: bool, complain: Complain = refuse)
         image.annotations = kept
     if not skip_bad:
         remedy = "Repair them, or leave them out with --skip-bad-boxes (DATASETS.SKIP_BAD_BOXES True)."
-        complain(data.path, "bad boxes", report.skipped, remedy)
+        kinds = Counter(kind for text in report.skipped for kind in _KINDS if kind in text.rpartition("): ")[2])
+        of_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+        complain(data.path, f"bad boxes ({of_kind})", report.skipped, remedy)
     return report
 
 
@@ -206,3 +213,11 @@ def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> list[tu
         for label in set(labels):
             images[label] += 1
     return list(zip(boxes, images))
+
+
+def nothing_to_learn(path: str, images: int) -> str:
+    """What there is to say of a training set none of whose boxes counts."""
+    return (
+        f"training set {path}: none of its {images} images has a box to learn from "
+        "(crowd and difficult ones do not count)."
+    )

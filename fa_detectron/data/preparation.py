@@ -11,7 +11,7 @@ from detectron2.structures import BoxMode
 
 from fa_detectron.errors import UserError
 
-from .checks import BoxReport, box_problem, check_image_files, check_images_exist, class_counts
+from .checks import BoxReport, box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
 from .records import listing
 from .registration import TRAIN_NAME, VAL_NAME, PathLoader, to_dataset_dicts
 
@@ -42,10 +42,7 @@ def check_data(cfg: CfgNode, training: bool) -> None:
         class_names = _check_metadata(cfg, name)
         columns[name] = class_counts(records, num_classes)
         if name in train_names and not any(boxes for boxes, _ in columns[name]):
-            raise UserError(
-                f"training set {name}: none of its {len(records)} images has a box to learn from "
-                "(crowd and difficult ones do not count)."
-            )
+            raise UserError(nothing_to_learn(name, len(records)))
         without = sum(not record.get("annotations") for record in records)
         logger.info("%s: %d images, %d of them without a box", name, len(records), without)
     if columns:

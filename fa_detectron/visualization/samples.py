@@ -24,12 +24,12 @@ def _name(class_names: Sequence[str], index: int) -> str:
     return class_names[index] if index < len(class_names) else str(index)
 
 
-def _panel(
-    image: Image.Image, boxes: np.ndarray, classes: Sequence[int], labels: Sequence[str], title: str
+def captioned(
+    image: Image.Image, boxes: np.ndarray, classes: Sequence[int], labels: Sequence[str], title: str, scale: float = 0.0
 ) -> Image.Image:
-    """One captioned picture; boxes (B, 4) xyxy in pixels of ``image``."""
-    scale = min(max(1.0, _SHORT_SIDE / min(image.size)), _LONG_SIDE / max(image.size))
-    size = (round(image.width * scale), round(image.height * scale))
+    """One captioned picture; boxes (B, 4) xyxy in pixels of ``image``. scale 0.0: one that keeps labels readable."""
+    scale = scale or min(max(1.0, _SHORT_SIDE / min(image.size)), _LONG_SIDE / max(image.size))
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     resized = image.resize(size, Image.Resampling.LANCZOS) if size != image.size else image
     drawn = draw_boxes(resized, boxes * scale, labels, [class_colour(c) for c in classes])
     panel = Image.new("RGB", (size[0], size[1] + _TITLE), _PAPER)
@@ -63,10 +63,10 @@ def detection_picture(
     labels = [f"{_name(class_names, c)} {s:.2f}" for c, s in zip(classes, instances.scores.tolist())]
     boxes = instances.pred_boxes.tensor.detach().numpy().astype(float)  # (D, 4)
     found = f"detections ({len(boxes)} with score {score_threshold:g} or more)"
-    panels = [_panel(image, boxes, classes, labels, found)]
+    panels = [captioned(image, boxes, classes, labels, found)]
     if "annotations" in record:
         truth, truth_classes, truth_labels = _truth(record, class_names)
-        panels.insert(0, _panel(image, truth, truth_classes, truth_labels, f"ground truth ({len(truth)})"))
+        panels.insert(0, captioned(image, truth, truth_classes, truth_labels, f"ground truth ({len(truth)})"))
     picture = Image.new("RGB", (sum(p.width for p in panels) + _GAP * (len(panels) - 1), panels[0].height), _PAPER)
     left = 0
     for panel in panels:

@@ -98,7 +98,7 @@ def test_bad_ids_are_refused(voc, ids, message):
 )
 def test_bad_corners_reach_the_box_check(voc, box, message):
     data = read_voc(voc({"a": voc_object("cat", box)}, {"train": ["a"]}), "train")
-    with pytest.raises(UserError, match=rf"1 bad boxes:\n.*annotation 0 in .*a\.xml.*{message}"):
+    with pytest.raises(UserError, match=rf"1 bad boxes \([^)]*\):\n.*annotation 0 in .*a\.xml.*{message}"):
         clean_boxes(data, skip_bad=False)
 
 

@@ -1,0 +1,230 @@
+"""Look through a data set before hours are spent on it.
+
+    python -m fa_detectron.check_data PATH [--val PATH] [--images FOLDER]
+
+Exit status 0: nothing found, 1: something to repair, 2: wrong use.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from detectron2.config import CfgNode, get_cfg
+
+from fa_detectron.data.atomic import write_json_atomically
+from fa_detectron.data.box_statistics import BoxStatistics, InputSize, box_statistics, repeated_boxes
+from fa_detectron.data.checks import check_classes, clean_boxes, nothing_to_learn
+from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
+from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
+from fa_detectron.data.paths import FORMATS, parse_source
+from fa_detectron.data.preparation import class_table
+from fa_detectron.data.records import AnnotatedSet
+from fa_detectron.data.registration import read_source
+from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.progress import BarLoader, show_bars
+from fa_detectron.errors import UserError, run_command
+from fa_detectron.files import atomic_write
+from fa_detectron.modeling.config import add_feature_align_config
+from fa_detectron.visualization.sheet import picture_sheet
+
+# Every set of small objects has some boxes between the locations; with more than this share its images are too small.
+LOST_SHARE = 0.01
+
+
+@dataclass
+class Checked:
+    """A set that was looked through; ``data`` holds its usable boxes."""
+
+    data: AnnotatedSet
+    statistics: BoxStatistics
+    digests: Digests
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fa_detectron.check_data", description=__doc__.split("\n")[0])
+    parser.add_argument("path", metavar="PATH", help=f"the training set: {FORMATS}")
+    parser.add_argument("--val", metavar="PATH", help="the validation set, whose images must not be among the others")
+    parser.add_argument("--images", metavar="FOLDER", default="", help="where the images lie, if not beside the rest")
+    parser.add_argument("--config-file", metavar="FILE", help="takes the input size and the levels from this config")
+    parser.add_argument(
+        "--sheet", metavar="FILE", default="output/check_data.jpg", help="picture of samples ('' for none)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="everything found, for programs")
+    return parser
+
+
+def check_set(
+    path: str, split: str, images_root: str, size: InputSize, findings: Findings, classes=None
+) -> Checked | None:
+    """Look through one set.
+
+    Args:
+        path, split: as --train of train_net.py takes it, and the split of a folder that is named without one.
+        classes: the class names of the training set, where this is another one.
+
+    Returns:
+        None where the set is too broken to be read; ``findings`` then says why.
+    """
+    source = parse_source(path, split)
+    try:
+        data = read_source(source, images_root, findings.complain)
+    except UserError as error:
+        findings.say(REFUSED, str(source), str(error))
+        return None
+    if classes is not None:
+        check_classes(data, classes, findings.complain)
+    boxes = clean_boxes(data, False, findings.complain)
+    findings.add(PROBLEM, data.path, "boxes with a side of a pixel or less", boxes.tiny)
+    if boxes.clipped:
+        findings.say(
+            NOTE, data.path, f"{data.path}: {boxes.clipped} boxes stick out by a pixel or less (they are clipped)"
+        )
+    findings.add(PROBLEM, data.path, "boxes that an image has twice", repeated_boxes(data))
+    digests = scan_images(data, findings.complain, _bar)
+    findings.add(PROBLEM, data.path, "groups of images with the same pixels", same_content(data, digests))
+    statistics = box_statistics(data, size)
+    _judge(data, statistics, findings, training=classes is None)
+    return Checked(data, statistics, digests)
+
+
+def _judge(data: AnnotatedSet, statistics: BoxStatistics, findings: Findings, training: bool) -> None:
+    if training and not statistics.boxes:
+        findings.say(REFUSED, data.path, nothing_to_learn(data.path, len(data.images)))
+    if training:
+        missing = [name for name, (boxes, _) in statistics.classes.items() if not boxes]
+        findings.add(PROBLEM, data.path, "classes without a box to learn from", missing)
+    lost = statistics.without_location
+    if lost:
+        share = len(lost) / statistics.boxes
+        findings.add(
+            PROBLEM if share >= LOST_SHARE else NOTE,
+            data.path,
+            f"boxes ({share:.2%}) in which no location lies at the input size, so that nothing is learnt from them",
+            lost,
+            "Larger images help (INPUT.MIN_SIZE_TRAIN, MIN_SIZE_TEST, MAX_SIZE_TRAIN, MAX_SIZE_TEST).",
+        )
+    if statistics.without_box:
+        findings.say(NOTE, data.path, f"{data.path}: {statistics.without_box} of {len(data.images)} images have no box")
+
+
+def input_size(cfg: CfgNode) -> InputSize:
+    """The input size and the levels of a config; P3 to P7 have the strides 8 to 128."""
+    levels = cfg.MODEL.FEATURE_ALIGN.IN_FEATURES
+    if not all(name[:1] == "p" and name[1:].isdigit() for name in levels):
+        raise UserError(f"MODEL.FEATURE_ALIGN.IN_FEATURES {levels}: expected names like p3")
+    strides = tuple(2 ** int(name[1:]) for name in levels)
+    return InputSize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, strides, cfg.MODEL.FEATURE_ALIGN.LOCATION_OFFSET)
+
+
+def report(checked: dict[str, Checked], size: InputSize, findings: Findings) -> str:
+    """All of it in words."""
+    lines = []
+    for name, item in checked.items():
+        statistics = item.statistics
+        crowd = f" and {statistics.crowd} crowd boxes" if statistics.crowd else ""
+        lines.append(f"{name} set {item.data.path}: {len(item.data.images)} images, {statistics.boxes} boxes{crowd}")
+    if checked:
+        first = next(iter(checked.values()))
+        columns = {
+            name: [item.statistics.classes.get(label, (0, 0)) for label in first.data.classes]
+            for name, item in checked.items()
+        }
+        lines += ["", "Boxes (and images that have them) per class:", class_table(first.data.classes, columns)]
+        counts = [boxes for boxes, _ in columns[next(iter(columns))] if boxes]
+        if len(counts) > 1:
+            lines.append(f"The most frequent class has {max(counts) / min(counts):.1f} times the boxes of the rarest.")
+    for name, item in checked.items():
+        if item.statistics.boxes:
+            lines += ["", *_level_table(name, item.statistics, size)]
+    for kind, title in ((REFUSED, "Training refuses"), (PROBLEM, "Likely mistakes"), (NOTE, "To know")):
+        found = findings.of(kind)
+        lines += ["", f"{title}: {len(found) or 'nothing'}" if kind != NOTE or found else ""]
+        lines += [f"- {finding}" for finding in found]
+    return "\n".join(lines).rstrip()
+
+
+def _level_table(name: str, statistics: BoxStatistics, size: InputSize) -> list[str]:
+    (low, middle, high), lost = statistics.sizes, len(statistics.without_location)
+    scaled = f"short side {size.short_side}, long side at most {size.long_side}" if size.short_side else "as they are"
+    lines = [
+        f"Boxes of the {name} set against the levels, images {scaled}: sqrt(area) has the percentiles 5, 50, 95 at "
+        f"{low:.0f}, {middle:.0f}, {high:.0f} pixels.",
+        "level  stride  boxes with a location  and none on a coarser level  locations in the median box",
+    ]
+    for level in statistics.levels:
+        lines.append(
+            f"{'p' + str(level.stride.bit_length() - 1):<5}  {level.stride:6d}  "
+            f"{level.boxes:12d} {level.boxes / statistics.boxes:7.1%}  {level.coarsest:28d}  {level.median:27.0f}"
+        )
+    return [
+        *lines,
+        f"none           {lost:12d} {lost / statistics.boxes:7.1%}",
+    ]
+
+
+def as_json(checked: dict[str, Checked], findings: Findings, status: int) -> dict[str, Any]:
+    sets = {
+        name: {
+            "path": item.data.path,
+            "images": len(item.data.images),
+            "boxes": item.statistics.boxes,
+            "crowd_boxes": item.statistics.crowd,
+            "images_without_box": item.statistics.without_box,
+            "classes": {label: {"boxes": b, "images": i} for label, (b, i) in item.statistics.classes.items()},
+            "size_percentiles_5_50_95": list(item.statistics.sizes),
+            "levels": [vars(level) for level in item.statistics.levels],
+            "boxes_without_location": len(item.statistics.without_location),
+        }
+        for name, item in checked.items()
+    }
+    return {"sets": sets, "findings": [finding.as_json() for finding in findings.all], "exit_status": status}
+
+
+def _bar(items: list) -> Any:
+    return BarLoader(items, "reading images") if show_bars() else items
+
+
+def main() -> int:
+    args = argument_parser().parse_args()
+    logging.disable(logging.INFO)
+    if args.images and not os.path.isdir(os.path.expanduser(args.images)):
+        raise UserError(f"--images: no such folder: {args.images}")
+    if args.config_file:
+        cfg = load_config(args.config_file)
+    else:
+        add_feature_align_config(cfg := get_cfg())
+    size, findings = input_size(cfg), Findings()
+    wanted = {"training": (args.path, "train"), **({"validation": (args.val, "val")} if args.val else {})}
+    for path, split in wanted.values():
+        parse_source(path, split)  # a wrong argument costs no time
+    checked: dict[str, Checked] = {}
+    for name, (path, split) in wanted.items():
+        classes = checked["training"].data.classes if name == "validation" and checked else None
+        item = check_set(path, split, args.images, size, findings, classes)
+        if item:
+            checked[name] = item
+    if len(checked) == 2:
+        leaked = shared_content(checked["training"].digests, checked["validation"].digests)
+        findings.add(PROBLEM, args.val, "images that the training set has, too (same pixels)", leaked)
+    print(report(checked, size, findings))
+    status = 1 if findings.of(REFUSED) or findings.of(PROBLEM) else 0
+    if args.json:
+        write_json_atomically(args.json, as_json(checked, findings, status))
+    if args.sheet and checked:
+        _save_sheet(args.sheet, next(iter(checked.values())))
+    return status
+
+
+def _save_sheet(path: str, item: Checked) -> None:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    unreadable = {image.file_name for image in item.data.images} - item.digests.keys()
+    with atomic_write(path, "wb") as stream:
+        picture_sheet(item.data, unreadable).save(stream, format="PNG" if path.lower().endswith(".png") else "JPEG")
+    print(f"\nSamples: {path}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
