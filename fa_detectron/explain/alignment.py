@@ -68,7 +68,7 @@ def align_boxes(box: Tensor, location: Tensor, score: Tensor, quality: Tensor, c
         chosen = ((box == g) & own).nonzero().squeeze(1)
         if len(chosen) < 2:
             continue
-        q, r = score[chosen].double().cpu(), quality[chosen].double().cpu()
+        q, r = score[chosen].double(), quality[chosen].double()
         best = q == q.max()
         result.measured[g] = True
         # R is exp(-10) at least where a box is nowhere near the object: never 0.

@@ -101,7 +101,8 @@ class Explanation:
         if box is None:
             return slice(0, height), slice(0, width)
         x1, y1, x2, y2 = box.round().int().tolist()
-        return slice(min(y1, height - 1), max(y1 + 1, y2)), slice(min(x1, width - 1), max(x1 + 1, x2))
+        y1, x1 = max(0, min(y1, height - 1)), max(0, min(x1, width - 1))
+        return slice(y1, max(y1 + 1, y2)), slice(x1, max(x1 + 1, x2))
 
     def _spread(self, values: Tensor, level: int, window: tuple[slice, slice], mode: str) -> Tensor:
         """One level of ``values`` (A,) at the pixels of ``window``."""
@@ -135,14 +136,15 @@ def explain_image(run: Run, record: Mapping[str, Any]) -> Explanation:
         raise UserError(f"{record['file_name']}: no ground truth; quality and weight are those of annotated boxes")
     item = Predictor(run).model_input(read_image(record["file_name"]))
     height, width = item["image"].shape[1:]
-    boxes, classes = _truth(record, width / item["width"], height / item["height"], model)
+    boxes, classes = _truth(record, width / item["width"], height / item["height"])
     images = model.preprocess([item])
     features = model.backbone(images.tensor, model.padding_mask(images))
-    maps = model.head([features[name] for name in model.in_features])
+    # On the CPU from here on: what follows is cheap.
+    maps = [[x.cpu() for x in levels] for levels in model.head([features[name] for name in model.in_features])]
     grid, scores, predictions = flatten_maps(*maps, model.head.strides, model.location_offset)
     score, prediction = scores[0], predictions[0]  # (A, K), (A, 4)
 
-    pairs = find_pairs(grid, boxes, classes, model.mu.to(score.dtype), model.sigma.to(score.dtype))
+    pairs = find_pairs(grid, boxes, classes, model.mu.cpu(), model.sigma.cpu())
     q = score[pairs.location, classes[pairs.box]]  # (S,)
     quality = regression_quality(prediction[pairs.location], boxes[pairs.box])  # (S,)
     # The weights are those of the run's own loss; the quality above has the published form for all runs.
@@ -156,25 +158,25 @@ def explain_image(run: Run, record: Mapping[str, Any]) -> Explanation:
     return Explanation(
         name=record["file_name"],
         image=np.ascontiguousarray(pixels.numpy().transpose(1, 2, 0)),
-        boxes=boxes.cpu(),
-        classes=classes.cpu(),
+        boxes=boxes,
+        classes=classes,
         alignment=align_boxes(pairs.box, pairs.location, q, quality, classes),
         strides=tuple(model.head.strides),
         sizes=tuple(tuple(x.shape[-2:]) for x in maps[0]),
         location_offset=model.location_offset,
-        locations=grid.location.cpu(),
-        scores=score.cpu(),
-        predictions=prediction.cpu(),
-        pairs=(pairs.box.cpu(), pairs.location.cpu()),
-        quality=quality.cpu(),
-        weight=weight.cpu(),
+        locations=grid.location,
+        scores=score,
+        predictions=prediction,
+        pairs=(pairs.box, pairs.location),
+        quality=quality,
+        weight=weight,
     )
 
 
-def _truth(record: Mapping[str, Any], scale_x: float, scale_y: float, model: FeatureAlign) -> tuple[Tensor, Tensor]:
-    """Boxes (G, 4) xyxy at the size of testing, and classes (G,), on the model's device."""
+def _truth(record: Mapping[str, Any], scale_x: float, scale_y: float) -> tuple[Tensor, Tensor]:
+    """Boxes (G, 4) xyxy at the size of testing, and classes (G,)."""
     items = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in items]
     scale = torch.tensor([scale_x, scale_y, scale_x, scale_y])
     classes = torch.tensor([a["category_id"] for a in items], dtype=torch.int64)
-    return (torch.tensor(boxes).reshape(-1, 4) * scale).to(model.device), classes.to(model.device)
+    return torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) * scale, classes

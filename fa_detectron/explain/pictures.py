@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Ellipse, Rectangle
+from matplotlib.patheffects import withStroke
 from PIL import Image
 from torch import Tensor
 
@@ -37,7 +38,7 @@ def alignment_picture(explained: Explained, class_names: Sequence[str], notes: S
         notes: a sentence a run, for example the data set's average, written after the image's own figures.
     """
     first = explained[0][1]
-    sheet = Sheet(first.image.shape[:2], rows=len(explained), columns=1 + len(MAPS), panel=4.2, caption=0.62)
+    sheet = Sheet(first.image.shape[:2], rows=len(explained), columns=1 + len(MAPS), panel=3.8, caption=0.62)
     maps = [{kind: explanation.merged_map(kind) for kind in MAPS} for _, explanation in explained]
     sheet.title(0, "ground truth (white), box of the best score (colour)")
     for row, (title, explanation) in enumerate(explained):
@@ -147,8 +148,10 @@ def _draw_boxes(axes: Axes, explanation: Explanation) -> None:
 
 def _outline(axes: Axes, explanation: Explanation, width: float) -> None:
     """Ground truth; dashed where it is left out of the measure."""
+    edge = [withStroke(linewidth=width + 1, foreground="black")]  # or it would be lost on a bright photograph
     for box, measured in zip(explanation.boxes, explanation.alignment.measured.tolist()):
-        axes.add_patch(_rectangle(box, color="white", linewidth=width, linestyle="-" if measured else "--"))
+        style = {"linestyle": "-" if measured else "--", "path_effects": edge}
+        axes.add_patch(_rectangle(box, color="white", linewidth=width, **style))
 
 
 def _mark(axes: Axes, explanation: Explanation) -> None:

@@ -54,7 +54,11 @@ def main() -> None:
     records = annotated_records(runs[0].cfg, args.data, args.images)
     chosen = select_images(records, args.image, args.count)
     figures: dict[str, Any] = {
-        "runs": [{"folder": run.folder, "method": method_name(run.cfg), "images": []} for run in runs]
+        "data": args.data or runs[0].cfg.DATASETS.VAL_PATH or runs[0].cfg.DATASETS.TEST[0],
+        "runs": [
+            {"folder": run.folder, "weights": run.cfg.MODEL.WEIGHTS, "method": method_name(run.cfg), "images": []}
+            for run in runs
+        ],
     }
     averages = []
     if args.average:
