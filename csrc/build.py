@@ -2,33 +2,39 @@
 
 Sources are found by folder: ``csrc/*.cpp``, ``csrc/core/*.cpp`` and ``csrc/cpu/*.cpp`` always, ``csrc/cuda/*.cu`` and
 ``csrc/cuda/*.cpp`` when CUDA is built. FA_CUDA decides that: ``auto`` (the default: a toolkit that fits torch's CUDA
-is present, a GPU or not), ``0`` (never) or ``1`` (fail if it cannot be).
+is present, a GPU or not), ``0`` (never) or ``1`` (fail if it cannot be). FA_SANITIZE=1 puts the address and
+undefined-behaviour sanitizers into the C++ code, for tools/sanitize.sh.
 """
 
+import contextlib
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from setuptools.errors import CompileError
 from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 
 ROOT = Path(__file__).resolve().parent.parent
-# Compute capability -> first CUDA toolkit release that can compile for it, and the release that dropped it.
-ARCHITECTURES = {"7.5": ((10, 0), None), "8.0": ((11, 0), None), "8.6": ((11, 1), None), "8.9": ((11, 8), None)}
-ARCHITECTURES |= {"9.0": ((11, 8), None), "12.0": ((12, 8), None)}
+# Compute capability -> first CUDA toolkit release that can compile for it.
+ARCHITECTURES = {"7.5": (10, 0), "8.0": (11, 0), "8.6": (11, 1), "8.9": (11, 8), "9.0": (11, 8), "12.0": (12, 8)}
+DEFAULT_TOOLKIT = "/usr/local/cuda"
+_SANITIZERS = ["-fsanitize=address,undefined"]
 
 
 class BuildError(Exception):
     """The extension cannot be built; the message names the cause and the remedy in one line."""
 
 
-def _toolkit() -> tuple[Path, tuple[int, int]]:
+def toolkit() -> tuple[Path, tuple[int, int]]:
     """Root folder and release of the CUDA toolkit. Raises BuildError with the reason where there is none that fits."""
     if torch.version.cuda is None:
         raise BuildError(f"torch {torch.__version__} is a build without CUDA")
-    for candidate in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
+    for candidate in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), DEFAULT_TOOLKIT):
         # torch's own guess can be the folder above a wrapper script: only a real toolkit folder has cudart beside nvcc.
         if candidate and (Path(candidate) / "bin/nvcc").exists() and (Path(candidate) / "lib64/libcudart.so").exists():
             root = Path(candidate)
@@ -59,13 +65,13 @@ def _cuda() -> tuple[Path, str] | None:
         if not any((ROOT / "csrc/cuda").glob("*.cu")):
             # Without kernels an extension "with CUDA" would keep the plain-PyTorch versions from running there.
             raise BuildError("csrc/cuda has no kernels; on a GPU the operators run in plain PyTorch")
-        root, release = _toolkit()
+        root, release = toolkit()
     except BuildError as error:
         if choice == "1":
             raise BuildError(f"FA_CUDA=1, but {error}") from None
         print(f"fa_detectron: building the CPU operators only: {error}")
         return None
-    default = [name for name, (first, _) in ARCHITECTURES.items() if release >= first]
+    default = [name for name, first in ARCHITECTURES.items() if release >= first]
     default[-1] += "+PTX"  # newer cards compile the last one at load time
     archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(default)
     print(f"fa_detectron: building the CPU and CUDA operators with {root} for {archs}")
@@ -97,6 +103,9 @@ def extensions() -> list:
             "-Wno-psabi",
         ]
     }
+    sanitize = os.environ.get("FA_SANITIZE", "") not in ("", "0")
+    if sanitize:
+        flags["cxx"] += ["-O1", "-g1", "-fno-omit-frame-pointer", *_SANITIZERS, "-fno-sanitize-recover=all"]
     include_dirs = [str(ROOT / "csrc")]
     kind = CppExtension
     if cuda is not None:
@@ -123,32 +132,77 @@ def extensions() -> list:
             include_dirs=include_dirs,
             define_macros=macros,
             extra_compile_args=flags,
-            extra_link_args=["-fopenmp"],  # at::parallel_for is inline code: without OpenMP it runs on one thread
+            # at::parallel_for is inline code: without OpenMP it runs on one thread
+            extra_link_args=["-fopenmp", *(_SANITIZERS if sanitize else [])],
             depends=sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")),
         )
     ]
 
 
-def _cause(error: BaseException) -> str:
-    """One line on why a compile failed, as far as torch's exception tells."""
-    text = str(error)
-    if re.search(r"fatal error: .*No such file", text):
-        return re.search(r"fatal error: .*No such file[^\n]*", text)[0]
-    if isinstance(error, FileNotFoundError) or ("c++" in text and "not found" in text):
-        return "no C++ compiler: install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"
-    return text.strip().splitlines()[0] if text.strip() else type(error).__name__
+# What the output of a failed build says -> the cause in one line; the first that is found. \1 is the pattern's group.
+_CAUSES = (
+    (r"(?:/bin/)?sh: (?:\d+: |line \d+: )?(\S*(?:\+\+|g?cc|clang)\S*): (?:command )?not found",
+     r"no C++ compiler (\1): install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"),
+    (r"\S+: fatal error: Python\.h: No such file", "no Python.h: install python3-dev"),
+    (r"(\S+: fatal error: \S+: No such file or directory)", r"a header is missing: \1"),
+    (r"(unsupported GNU version![^\n]*)", r"nvcc does not take this g++, set CXX to an older one: \1"),
+    (r"nvcc fatal\s*: (Unsupported gpu architecture[^\n]*)", r"nvcc: \1; set TORCH_CUDA_ARCH_LIST"),
+    (r"Killed|out of memory allocating", "too little memory for the compiler: set MAX_JOBS=1"),
+    (r"\n(\S+:\d+:\d+: error: [^\n]*|\S+\(\d+\): error: ?[^\n]*)", r"\1"),
+    (r"(nvcc fatal[^\n]*|ld: cannot find [^\n]*)", r"\1"),
+)  # fmt: skip
+
+
+def _cause(error: BaseException, output: str) -> str:
+    """One line on why a build failed: from what its commands printed, else from the exception."""
+    for pattern, cause in _CAUSES:
+        if found := re.search(pattern, "\n" + output):
+            return found.expand(cause)
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def _overheard() -> Iterator[list[str]]:
+    """Collects what this process and its commands print into the list's one entry, printed on as it comes."""
+    heard = [""]
+    before = [os.dup(number) for number in (1, 2)]
+    read_end, write_end = os.pipe()
+
+    def listen() -> None:
+        with open(read_end, "rb") as source:
+            for line in source:
+                os.write(before[0], line)
+                heard[0] += line.decode(errors="replace")
+
+    sys.stdout.flush()
+    listener = threading.Thread(target=listen)
+    for number in (1, 2):
+        os.dup2(write_end, number)
+    os.close(write_end)
+    listener.start()
+    try:
+        yield heard
+    finally:
+        sys.stdout.flush()
+        for number, old in zip((1, 2), before, strict=True):
+            os.dup2(old, number)
+        listener.join()
+        for old in before:
+            os.close(old)
 
 
 class _Build(BuildExtension):
     """torch's build command, whose failure ends in one line that names the cause."""
 
     def build_extensions(self) -> None:
+        output = [""]
         try:
-            super().build_extensions()
+            with _overheard() as output:
+                super().build_extensions()
         except Exception as error:
-            message = _cause(error)
-            print(f"fa_detectron: the native operators were not built: {message}", file=sys.stderr)
-            raise
+            cause = _cause(error, output[0])
+            raise CompileError(f"the native operators were not built: {cause}") from None
 
 
 def cmdclass() -> dict:
@@ -171,5 +225,5 @@ def main() -> None:
 if __name__ == "__main__":
     try:
         main()
-    except BuildError as build_error:
+    except (BuildError, CompileError) as build_error:
         raise SystemExit(f"error: {build_error}") from None

@@ -1,0 +1,209 @@
+"""csrc/build.py: what it chooses, what it prints, and the one line that a failed build ends with."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+FAILED = "error: the native operators were not built: "
+
+
+@pytest.fixture
+def build():
+    spec = importlib.util.spec_from_file_location("project_build", ROOT / "csrc/build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def executable(path: Path, script: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return path
+
+
+def make_toolkit(folder: Path, release: str) -> Path:
+    """A folder that looks like a CUDA toolkit, whose nvcc says nothing but its release."""
+    executable(folder / "bin/nvcc", f'echo "Cuda compilation tools, release {release}, V{release}.48"')
+    (folder / "lib64").mkdir()
+    (folder / "lib64/libcudart.so").touch()
+    return folder
+
+
+# ---- with CUDA or without
+
+
+def choose(build, monkeypatch, choice: str | None, home: Path | None, archs: str | None = None):
+    for name, value in (("FA_CUDA", choice), ("CUDA_HOME", home and str(home)), ("TORCH_CUDA_ARCH_LIST", archs)):
+        monkeypatch.delenv(name, raising=False)
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setattr(build, "DEFAULT_TOOLKIT", "/nowhere")
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    return build._cuda()
+
+
+def test_cuda_is_left_out_when_told_so(build, monkeypatch, capsys, tmp_path):
+    assert choose(build, monkeypatch, "0", make_toolkit(tmp_path, "13.0")) is None
+    assert "CPU operators only (FA_CUDA=0)" in capsys.readouterr().out
+
+
+def test_auto_takes_a_toolkit_that_fits_and_prints_it(build, monkeypatch, capsys, tmp_path):
+    archs = "7.5;8.0;8.6;8.9;9.0;12.0+PTX"
+    assert choose(build, monkeypatch, None, make_toolkit(tmp_path, "13.0")) == (tmp_path, archs)
+    assert f"CPU and CUDA operators with {tmp_path} for {archs}" in capsys.readouterr().out
+
+
+def test_the_architectures_go_as_far_as_the_toolkit(build, monkeypatch, tmp_path):
+    folder = make_toolkit(tmp_path, "11.8")
+    monkeypatch.setattr(build.torch.version, "cuda", "11.8")
+    monkeypatch.setattr(build, "DEFAULT_TOOLKIT", "/nowhere")
+    monkeypatch.setenv("CUDA_HOME", str(folder))
+    monkeypatch.delenv("FA_CUDA", raising=False)
+    monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
+    assert build._cuda()[1] == "7.5;8.0;8.6;8.9;9.0+PTX"
+
+
+def test_the_usual_variable_names_the_architectures(build, monkeypatch, capsys, tmp_path):
+    assert choose(build, monkeypatch, "1", make_toolkit(tmp_path, "13.0"), "8.0;9.0")[1] == "8.0;9.0"
+    assert "for 8.0;9.0" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("release", "words"),
+    [(None, "no CUDA toolkit with bin/nvcc"), ("12.6", "is CUDA 12.6, torch is built for 13.0")],
+    ids=["none", "another"],
+)
+def test_without_a_toolkit_that_fits(build, monkeypatch, capsys, tmp_path, release, words):
+    home = make_toolkit(tmp_path, release) if release else None
+    assert choose(build, monkeypatch, "auto", home) is None
+    printed = capsys.readouterr().out
+    assert "CPU operators only: " in printed and words in printed
+    with pytest.raises(build.BuildError, match=f"^FA_CUDA=1, but .*{words}"):
+        choose(build, monkeypatch, "1", home)
+
+
+def test_another_choice_is_refused(build, monkeypatch):
+    with pytest.raises(build.BuildError, match="FA_CUDA=yes is not one of auto, 0, 1"):
+        choose(build, monkeypatch, "yes", None)
+
+
+# ---- a build that fails
+
+GOOD = "int fa_something() { return 0; }\n"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of one source, built by the real csrc/build.py."""
+    folder = tmp_path / "a project"
+    for name in ("csrc/core", "csrc/cpu", "fa_detectron"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(ROOT / "csrc/build.py", folder / "csrc")
+    (folder / "csrc/registry.cpp").write_text(GOOD)
+    return folder
+
+
+def run_build(project: Path, **environment: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "csrc/build.py"],
+        cwd=project,
+        env=os.environ | {"FA_CUDA": "0", "MAX_JOBS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fake_compiler(project: Path, says: str) -> str:
+    """One that knows its version, but compiles nothing."""
+    script = f'case " $* " in *" -c "*) echo "{says}"; exit 1;; *) echo "g++ (fake) 12.2.0";; esac'
+    return str(executable(project.parent / "fake-c++", script))
+
+
+def last_line(run: subprocess.CompletedProcess) -> str:
+    assert run.returncode == 1 and "Traceback" not in run.stderr, run.stdout + run.stderr
+    return run.stderr.strip().splitlines()[-1]
+
+
+def test_a_missing_header_is_named(project):
+    (project / "csrc/registry.cpp").write_text('#include "no/such_header.h"\n' + GOOD)
+    line = last_line(run_build(project))
+    assert line.startswith(FAILED + "a header is missing: ") and "registry.cpp:1:10" in line
+    assert "no/such_header.h: No such file" in line
+
+
+def test_a_missing_python_header_names_its_package(project):
+    compiler = fake_compiler(project, "x.cpp:3:10: fatal error: Python.h: No such file or directory")
+    assert last_line(run_build(project, CXX=compiler)) == FAILED + "no Python.h: install python3-dev"
+
+
+def test_a_missing_compiler_is_named(project):
+    line = last_line(run_build(project, CXX="no-such-g++"))
+    assert line.startswith(FAILED + "no C++ compiler (no-such-g++): install g++")
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ("c++: fatal error: Killed signal terminated program cc1plus", "too little memory"),
+        ("a.cpp:7:3: error: x was not declared in this scope", "a.cpp:7:3: error: x was not declared"),
+    ],
+    ids=["killed", "an error"],
+)
+def test_what_a_compiler_says_is_passed_on(project, says, words):
+    assert words in last_line(run_build(project, CXX=fake_compiler(project, says)))
+
+
+@pytest.mark.parametrize(
+    ("output", "words"),
+    [
+        ("FAILED: x.o\nnvcc fatal   : Unsupported gpu architecture 'compute_35'\n", "set TORCH_CUDA_ARCH_LIST"),
+        ("host_config.h(143): error: #error -- unsupported GNU version! gcc versions later than 14 are not supported!",
+         "CXX to an older one"),
+        ('csrc/cuda/x.cu(12): error: identifier "y" is undefined', 'x.cu(12): error: identifier "y" is undefined'),
+        ("/usr/bin/ld: cannot find -lcudart: No such file or directory\n", "cannot find -lcudart"),
+        ("/bin/bash: line 1: clang++-99: command not found", "no C++ compiler (clang++-99)"),
+    ],
+)  # fmt: skip
+def test_the_causes_that_are_known(build, output, words):
+    cause = build._cause(RuntimeError("Error compiling objects for extension"), "building\n" + output)
+    assert words in cause and "\n" not in cause
+
+
+def test_a_cause_that_is_not_known_is_torchs(build):
+    assert build._cause(RuntimeError("Ninja is\nrequired"), "") == "Ninja is"
+    assert build._cause(RuntimeError(), "") == "RuntimeError"
+
+
+# ---- the report on registers
+
+REPORT = """
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function '_Z1aIfEvv' for 'sm_90'
+ptxas info    : Function properties for _Z1aIfEvv
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 64 registers, used 1 barriers, 2088 bytes smem
+ptxas info    : Compiling entry function '_Z1bv' for 'sm_90'
+ptxas info    : Function properties for _Z1bv
+    24 bytes stack frame, 12 bytes spill stores, 56 bytes spill loads
+ptxas info    : Used 128 registers, used 1 barriers
+"""
+
+
+def test_spills_are_read_from_the_compilers_report():
+    from tools import cuda_spills
+
+    first, second = cuda_spills.parse(REPORT)
+    assert first == cuda_spills.Kernel("_Z1aIfEvv", registers=64, stack=0, spilled=0)
+    assert second == cuda_spills.Kernel("_Z1bv", registers=128, stack=24, spilled=68)
+    with pytest.raises(ValueError, match="_Z1cv"):
+        list(cuda_spills.parse("ptxas info    : Compiling entry function '_Z1cv' for 'sm_90'\n"))
