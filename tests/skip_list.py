@@ -22,17 +22,31 @@ def _four_gpus() -> bool:
     return torch.cuda.device_count() >= 4
 
 
+def _no_native() -> bool:
+    from fa_detectron.ops import native
+
+    return not native.loaded()
+
+
+def _no_cuda_operators() -> bool:
+    from fa_detectron.ops import native
+
+    return not _no_cuda() and not native.status().cuda_version
+
+
 # What a machine can lack or have. A skip for any other reason is a defect.
 CONDITIONS: dict[str, Callable[[], bool]] = {
     "no-cuda": _no_cuda,
     "no-shared": lambda: not SHARED.is_dir(),
     "four-gpus": _four_gpus,
+    "no-native": _no_native,
+    "no-cuda-operators": _no_cuda_operators,
 }
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the list. ``test`` is a node id without parameters, or a file where it is skipped as a whole."""
+    """One line of the list. ``test``: a node id without parameters, or ``FILE::*`` where a whole file is skipped."""
 
     condition: str
     test: str
@@ -64,12 +78,12 @@ def compare(entries: Iterable[Entry], seen: set[str], skipped: set[tuple[str, st
     entries = list(entries)
     problems = []
     for test, reason in sorted(skipped):
-        if not any(entry.test == test and fnmatchcase(reason, entry.reason) for entry in entries):
+        if not any(fnmatchcase(test, entry.test) and fnmatchcase(reason, entry.reason) for entry in entries):
             problems.append(f"skipped, but not listed: CONDITION {test} {reason}")
     skipped_tests = {test for test, _ in skipped}
     for entry in entries:
-        if entry.test in seen and entry.test not in skipped_tests:
-            problems.append(f"listed, but not skipped here: {entry.test}")
-        if whole_suite and entry.test not in seen | skipped_tests:
+        named = {test for test in seen | skipped_tests if fnmatchcase(test, entry.test)}
+        problems += [f"listed, but not skipped here: {test}" for test in sorted(named - skipped_tests)]
+        if whole_suite and not named:
             problems.append(f"listed, but there is no such test: {entry.test}")
     return problems

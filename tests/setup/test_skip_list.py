@@ -29,6 +29,16 @@ def test_stale_entries_are_problems():
     assert skip_list.compare(ENTRIES, {"tests/b.py::test_x"}, set(), whole_suite=False) == []
 
 
+def test_an_entry_can_stand_for_a_file():
+    entries = skip_list.read("no-native tests/a.py::* not built")
+    one, other = "tests/a.py::test_x", "tests/a.py::test_y"
+    assert skip_list.compare(entries, {one, other}, {(one, "not built"), (other, "not built")}, whole_suite=True) == []
+    assert skip_list.compare(entries, {one, other}, {(one, "not built")}, whole_suite=False) == [
+        f"listed, but not skipped here: {other}"
+    ]
+    assert "no such test" in skip_list.compare(entries, {"tests/b.py::test_x"}, set(), whole_suite=True)[0]
+
+
 @pytest.mark.parametrize("line", ["no-cuda tests/a.py::test_gpu", "no-luck tests/a.py::test_gpu reason"])
 def test_bad_lines_are_refused(line):
     with pytest.raises(ValueError, match="line 1"):
