@@ -25,6 +25,8 @@ void check(at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList ob
       TORCH_CHECK(map.sizes() == at::IntArrayRef({n, channels, h, w}) && map.scalar_type() == dtype,
                   name, "[", l, "] must be (", n, ", ", channels, ", ", h, ", ", w, ") ", dtype,
                   ", got ", map.sizes(), " ", map.scalar_type());
+      TORCH_CHECK(map.device() == cls_logits[0].device(), name, "[", l, "] is on ", map.device(),
+                  ", cls_logits[0] on ", cls_logits[0].device());
     };
     fits(cls_logits[l], cls_logits[0].size(1), "cls_logits");
     fits(box_ltrb[l], 4, "box_ltrb");

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace fa::deform {
@@ -74,6 +75,14 @@ Arguments check_arguments(const char* op, const at::Tensor& input, const at::Ten
                     padding);
   TORCH_CHECK_VALUE(dilation[0] > 0 && dilation[1] > 0, op, ": dilation must be positive, got ",
                     dilation);
+
+  // Far beyond every use, and small enough that no sum of sizes below overflows.
+  constexpr int64_t kLargest = int64_t{1} << 28;
+  for (const auto& [name, numbers] : {std::pair{"stride", stride}, std::pair{"padding", padding},
+                                      std::pair{"dilation", dilation}}) {
+    TORCH_CHECK_VALUE(numbers[0] <= kLargest && numbers[1] <= kLargest, op, ": ", name,
+                      " may be at most ", kLargest, ", got ", numbers);
+  }
 
   Arguments a;
   a.batch = input.size(0), a.channels = input.size(1), a.height = input.size(2),

@@ -66,7 +66,7 @@ void check(const Inputs& in) {
 
 void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
                  const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations,
-                 int64_t columns) {
+                 int64_t columns, at::Device device) {
   TORCH_CHECK(statistics.sizes() == at::IntArrayRef({boxes, columns}) &&
                   statistics.scalar_type() == at::kDouble && statistics.is_contiguous() &&
                   max_iou.sizes() == at::IntArrayRef({images, locations}) &&
@@ -74,6 +74,10 @@ void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
               "statistics and max_iou must be what quality_statistics returned for these inputs");
   TORCH_CHECK(divisors.sizes() == at::IntArrayRef({2}) && divisors.scalar_type() == at::kDouble,
               "divisors must be (2,) float64, got ", divisors.sizes(), " ", divisors.scalar_type());
+  for (const at::Tensor* state : {&statistics, &max_iou, &divisors}) {
+    TORCH_CHECK(state->device() == device, "statistics, max_iou and divisors must be on ", device,
+                ", got ", state->device());
+  }
 }
 
 }  // namespace quality

@@ -28,7 +28,7 @@ IouType iou_type(const std::string& name);
 // Throws where the state is not what quality_statistics returned for the same inputs.
 void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
                  const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations,
-                 int64_t columns);
+                 int64_t columns, at::Device device);
 
 }  // namespace quality
 }  // namespace fa

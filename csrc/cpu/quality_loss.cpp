@@ -92,7 +92,7 @@ at::Tensor losses(const Inputs& inputs, const at::Tensor& statistics, const at::
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
   check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations,
-              kStatistics);
+              kStatistics, inputs.mu.device());
   work.statistics = as_statistics(statistics);
   work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());  // only read from here on
   std::vector<double> parts(problem.num_chunks());
@@ -111,7 +111,7 @@ at::Tensor losses(const Inputs& inputs, const at::Tensor& statistics, const at::
   S* to = out.mutable_data_ptr<S>();
   to[0] = S(alpha * positive / by[0]);
   to[1] = S((1 - alpha) * negative / by[1]);
-  to[2] = S((1 - alpha) * prior / double(work.images));
+  to[2] = S((1 - alpha) * prior / double(larger(work.images, int64_t{1})));  // no image: 0
   return out;
 }
 
@@ -145,7 +145,7 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> gradients(
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
   check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations,
-              kStatistics);
+              kStatistics, inputs.mu.device());
   TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}), "grad_losses must be (3,), got ",
               grad_losses.sizes());
   work.statistics = as_statistics(statistics);

@@ -26,6 +26,8 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> decode_op(
               of_maps.dtype());
   TORCH_CHECK(cls_logits.size() <= kMaxLevels, "at most ", kMaxLevels, " levels run on CUDA, got ",
               cls_logits.size());
+  TORCH_CHECK(cls_logits[0].size(0) <= kMaxImages, "at most ", kMaxImages,
+              " images run on CUDA at a time, got ", cls_logits[0].size(0));
   const c10::cuda::CUDAGuard guard(cls_logits[0].device());
   const auto stream = at::cuda::getCurrentCUDAStream();
   KeepWork keep = {};

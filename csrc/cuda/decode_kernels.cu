@@ -31,51 +31,73 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(const KeyWork work) {
   work.keys[(int64_t(image) * work.area + cell) * work.classes + c] = key;
 }
 
-// One block an image: greedy class-wise NMS in the given order. Each thread tests some of the boxes
-// kept so far; the candidates behind the last detection are never looked at.
+// A candidate, or with the class -1 the end of them.
+struct Candidate {
+  Corners<float> box;
+  int32_t cls, score_bits;
+};
+
+__device__ __forceinline__ Candidate load_candidate(const KeepWork& work, int image, int rank) {
+  Candidate candidate = {{0, 0, 0, 0}, -1, 0};
+  if (rank >= work.candidates) return candidate;
+  const int64_t first = int64_t(image) * work.candidates;
+  const int position = int(work.order[first + rank]);
+  const int64_t key = work.keys[first + position];
+  if (key == 0) return candidate;
+  int l = 0;
+  while (l + 1 < work.levels && position >= work.level[l + 1].first) ++l;
+  const KeepLevel& level = work.level[l];
+  const int64_t index = 0xffffffffll - (key & 0xffffffffll);
+  candidate.score_bits = int32_t(key >> 32);
+  candidate.cls = int(index % work.classes);
+  const int cell = int(index / work.classes);
+  const int64_t area = int64_t(level.height) * level.width;
+  const float* box = level.box + image * 4 * area + cell;
+  const float x = (float(cell % level.width) + work.location_offset) * level.stride;
+  const float y = (float(cell / level.width) + work.location_offset) * level.stride;
+  candidate.box = {x - box[0], y - box[area], x + box[2 * area], y + box[3 * area]};
+  return candidate;
+}
+
+// One block an image: greedy class-wise NMS in the given order. The threads load a candidate each,
+// then each tests some of the boxes kept so far; the candidates behind the last detection are never
+// looked at.
 __global__ void __launch_bounds__(kThreads) keep_kernel(const KeepWork work) {
   __shared__ Corners<float> kept_box[kMaxKept];
-  __shared__ int kept_class[kMaxKept];
+  __shared__ int32_t kept_class[kMaxKept];
+  __shared__ Candidate next[kThreads];
   const int image = blockIdx.x;
-  const int64_t* keys = work.keys + int64_t(image) * work.candidates;
-  const int64_t* order = work.order + int64_t(image) * work.candidates;
   int kept = 0;
-  for (int i = 0; i < work.candidates && kept < work.capacity; ++i) {
-    const int position = int(order[i]);
-    const int64_t key = keys[position];
-    if (key == 0) break;
-    int l = 0;
-    while (l + 1 < work.levels && position >= work.level[l + 1].first) ++l;
-    const KeepLevel& level = work.level[l];
-    const int64_t index = 0xffffffffll - (key & 0xffffffffll);
-    const int32_t score_bits = int32_t(key >> 32);
-    const int cls = int(index % work.classes), cell = int(index / work.classes);
-    const int64_t area = int64_t(level.height) * level.width;
-    const float* box = level.box + image * 4 * area + cell;
-    const float x = (float(cell % level.width) + work.location_offset) * level.stride;
-    const float y = (float(cell / level.width) + work.location_offset) * level.stride;
-    const Corners<float> corners = {x - box[0], y - box[area], x + box[2 * area],
-                                    y + box[3 * area]};
-    int suppressed = 0;
-    for (int k = threadIdx.x; k < kept; k += kThreads) {
-      if (kept_class[k] == cls && suppresses(kept_box[k], corners, work.nms_threshold))
-        suppressed = 1;
-    }
-    if (__syncthreads_or(suppressed)) continue;
-    if (threadIdx.x == 0) {
-      kept_box[kept] = corners;
-      kept_class[kept] = cls;
-      const int64_t to = int64_t(image) * work.capacity + kept;
-      float score;
-      memcpy(&score, &score_bits, 4);
-      work.scores[to] = score;
-      work.labels[to] = cls;
-      float* to_box = work.boxes + 4 * to;
-      to_box[0] = corners.x1, to_box[1] = corners.y1, to_box[2] = corners.x2,
-      to_box[3] = corners.y2;
-    }
-    ++kept;
+  bool more = true;
+  for (int first = 0; first < work.candidates && more; first += kThreads) {
+    __syncthreads();  // the last ones are done with
+    next[threadIdx.x] = load_candidate(work, image, first + threadIdx.x);
     __syncthreads();
+    for (int i = 0; i < kThreads && more; ++i) {
+      const Candidate candidate = next[i];
+      more = candidate.cls >= 0 && kept < work.capacity;
+      if (!more) break;
+      int suppressed = 0;
+      for (int k = threadIdx.x; k < kept; k += kThreads) {
+        if (kept_class[k] == candidate.cls &&
+            suppresses(kept_box[k], candidate.box, work.nms_threshold)) {
+          suppressed = 1;
+        }
+      }
+      if (__syncthreads_or(suppressed)) continue;
+      if (threadIdx.x == 0) {
+        kept_box[kept] = candidate.box;
+        kept_class[kept] = candidate.cls;
+        const int64_t to = int64_t(image) * work.capacity + kept;
+        memcpy(work.scores + to, &candidate.score_bits, 4);
+        work.labels[to] = candidate.cls;
+        float* box = work.boxes + 4 * to;
+        box[0] = candidate.box.x1, box[1] = candidate.box.y1;
+        box[2] = candidate.box.x2, box[3] = candidate.box.y2;
+      }
+      ++kept;
+      __syncthreads();
+    }
   }
   if (threadIdx.x == 0) work.counts[image] = kept;
 }

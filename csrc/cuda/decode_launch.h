@@ -24,6 +24,7 @@ struct KeyWork {
 cudaError_t launch_keys(const KeyWork& work, cudaStream_t stream);
 
 constexpr int kMaxLevels = 8;
+constexpr int kMaxImages = 65535;  // a grid's second side
 
 struct KeepLevel {
   int32_t height, width, limit, first;  // candidates [first, first + limit) of an image's C

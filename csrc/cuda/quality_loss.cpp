@@ -24,6 +24,7 @@ template <typename S>
 struct Problem {
   explicit Problem(const Inputs& in) {
     check(in);
+    device = in.mu.device();
     work = {};
     work.images = in.cls_logits[0].size(0);
     work.classes = in.cls_logits[0].size(1);
@@ -70,8 +71,8 @@ struct Problem {
 
   void set_state(const at::Tensor& statistics, const at::Tensor& max_iou,
                  const at::Tensor& divisors) {
-    check_state(statistics, max_iou, divisors, work.boxes, work.images, work.locations,
-                kStatistics);
+    check_state(statistics, max_iou, divisors, work.boxes, work.images, work.locations, kStatistics,
+                device);
     kept.push_back(divisors.contiguous());
     work.divisors = kept.back().const_data_ptr<double>();
     // Only read from here on.
@@ -87,6 +88,7 @@ struct Problem {
 
   CudaWork<S> work;
   Tensors kept;
+  at::Device device = at::kCUDA;
 };
 
 template <typename S>
@@ -125,8 +127,9 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> gradients(
   Problem<S> problem(in);
   problem.set_state(statistics, max_iou, divisors);
   CudaWork<S>& work = problem.work;
-  TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}), "grad_losses must be (3,), got ",
-              grad_losses.sizes());
+  TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}) && grad_losses.device() == in.mu.device(),
+              "grad_losses must be (3,) on ", in.mu.device(), ", got ", grad_losses.sizes(), " on ",
+              grad_losses.device());
   work.grad_losses = problem.data(grad_losses.to(in.mu.scalar_type()));
   Tensors cls, box, obj;
   const auto make = [](const at::Tensor& like, Tensors* list) {

@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(kThreads, 4) finish_kernel(const CudaWork<S> w
   const double alpha = work.options.focal_alpha;
   work.losses[0] = S(alpha * positive / work.divisors[0]);
   work.losses[1] = S((1 - alpha) * negative / work.divisors[1]);
-  work.losses[2] = S((1 - alpha) * prior / work.images);
+  work.losses[2] = S((1 - alpha) * prior / max(work.images, 1));
 }
 
 // One thread a box.
@@ -265,7 +265,7 @@ cudaError_t launch_gradients(const CudaWork<S>& work, cudaStream_t stream) {
   }
   const int rows = work.classes * (work.level_step == 0 ? 1 : work.levels);
   const int blocks = (rows + kThreads - 1) / kThreads;
-  gaussian_gradients_kernel<S><<<blocks, kThreads, 0, stream>>>(work, rows);
+  if (blocks > 0) gaussian_gradients_kernel<S><<<blocks, kThreads, 0, stream>>>(work, rows);
   return cudaGetLastError();
 }
 

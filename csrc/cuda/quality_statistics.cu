@@ -26,7 +26,7 @@ __global__ void __launch_bounds__(kThreads, 4) max_iou_kernel(const CudaWork<S> 
 
 // One block a box.
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 4) statistics_kernel(const CudaWork<S> work) {
+__global__ void __launch_bounds__(kThreads, 3) statistics_kernel(const CudaWork<S> work) {
   __shared__ double shared[kThreads];
   const int g = blockIdx.x, image = image_of(work.first_box, work.images, g);
   const DeviceBox<S> box = load_box(work, g);
@@ -47,18 +47,26 @@ __global__ void __launch_bounds__(kThreads, 4) statistics_kernel(const CudaWork<
       low_iou = Lowest()(low_iou, iou), high_iou = Highest()(high_iou, iou);
     }
   }
-  CudaStatistics out;
-  out.bag_weight = block_reduce(weight, Sum(), shared);
-  out.bag_confidence = block_reduce(confidence, Sum(), shared);
-  out.gaussian = block_reduce(prior, Sum(), shared);
-  out.count = block_reduce(count, Sum(), shared);
-  out.lowest_joint = block_reduce(low_joint, Lowest(), shared);
-  out.highest_joint = block_reduce(high_joint, Highest(), shared);
-  out.lowest_iou = block_reduce(low_iou, Lowest(), shared);
-  out.highest_iou = block_reduce(high_iou, Highest(), shared);
-  out.prior_root = 0;
+  // In shared memory: the second pass needs the registers.
+  __shared__ CudaStatistics out;
+  const auto reduce = [&](double value, auto op, double* to) {
+    const double result = block_reduce(value, op, shared);
+    if (threadIdx.x == 0) *to = result;
+  };
+  reduce(weight, Sum(), &out.bag_weight);
+  reduce(confidence, Sum(), &out.bag_confidence);
+  reduce(prior, Sum(), &out.gaussian);
+  reduce(low_joint, Lowest(), &out.lowest_joint);
+  reduce(high_joint, Highest(), &out.highest_joint);
+  reduce(low_iou, Lowest(), &out.lowest_iou);
+  reduce(high_iou, Highest(), &out.highest_iou);
+  reduce(count, Sum(), &out.count);
+  if (threadIdx.x == 0) out.prior_root = 0;
+  __syncthreads();
   if (out.count == 0) {
-    out.lowest_joint = out.highest_joint = out.lowest_iou = out.highest_iou = 0;
+    if (threadIdx.x == 0) {
+      out.lowest_joint = out.highest_joint = out.lowest_iou = out.highest_iou = 0;
+    }
   } else if (work.options.quality_prior) {
     double root = 0;
     for (int l = 0; l < work.levels; ++l) {
@@ -72,7 +80,7 @@ __global__ void __launch_bounds__(kThreads, 4) statistics_kernel(const CudaWork<
         root += sqrt(clamp_min(v * pair.gaussian, S(1e-12)));
       }
     }
-    out.prior_root = block_reduce(root, Sum(), shared);
+    reduce(root, Sum(), &out.prior_root);
   }
   if (threadIdx.x == 0) work.statistics[g] = out;
 }

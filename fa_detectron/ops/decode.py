@@ -89,5 +89,6 @@ def _fake_decode(cls_logits, box_ltrb, obj_logits, strides, offset, threshold, t
 
 if native.loaded():
     torch.library.register_fake("fa_detectron::decode_detections", _fake_decode)
+    native.refuse_vmap("decode_detections")
     for _device in ("cpu", "cuda"):
         torch.library.register_autocast("fa_detectron::decode_detections", _device, torch.float32)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import native
 from .deform_conv_arguments import level_shapes, output_shape
 
 
@@ -98,12 +99,6 @@ def _refuse_second(ctx: Any, *grads: Any) -> None:
     )
 
 
-def _refuse_vmap(info: Any, in_dims: tuple, *args: Any) -> None:
-    raise RuntimeError(
-        "the native deformable convolution does not work under torch.vmap; it takes a batch of images as it is"
-    )
-
-
 def register() -> None:
     """Registers fake kernels, gradients and refusals. The autocast rule is native (csrc/core/deform_autocast.cpp)."""
     library = torch.library
@@ -115,4 +110,4 @@ def register() -> None:
     library.register_autograd("fa_detectron::deform_conv2d_levels", _backward_levels, setup_context=_setup_levels)
     for name in ("deform_conv2d", "deform_conv2d_levels"):
         library.register_autograd(f"fa_detectron::{name}_backward", _refuse_second)
-        library.register_vmap(f"fa_detectron::{name}", _refuse_vmap)
+        native.refuse_vmap(name)

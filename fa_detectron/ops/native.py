@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,6 +115,18 @@ def use(*tensors: Tensor | None) -> bool:
                 _warn_once(tensor.device.type)
             return False
     return True
+
+
+def refuse_vmap(*operators: str) -> None:
+    """Makes torch.vmap over these operators an error in words, not a guess about their lists of tensors."""
+
+    def refuse(info: Any, in_dims: tuple, *args: Any) -> None:
+        raise RuntimeError(
+            f"fa_detectron's {operators[0]} does not work under torch.vmap; it takes a batch of images as it is"
+        )
+
+    for name in operators:
+        torch.library.register_vmap(f"fa_detectron::{name}", refuse)
 
 
 _warned: set[str] = set()

@@ -221,6 +221,7 @@ if native.loaded():
     torch.library.register_fake("fa_detectron::quality_loss_backward", _fake_backward)
     torch.library.register_autograd("fa_detectron::quality_loss", _backward, setup_context=_save)
     torch.library.register_autograd("fa_detectron::quality_loss_backward", _no_double_backward)
+    native.refuse_vmap("quality_statistics", "quality_loss", "quality_loss_backward")
     for _device in ("cpu", "cuda"):  # half-precision maps would lose the small differences that weigh the negatives
         for _name in ("quality_statistics", "quality_loss"):
             torch.library.register_autocast(f"fa_detectron::{_name}", _device, torch.float32)

@@ -136,6 +136,9 @@ def quality_weighted_loss(
         negative.append((n.pow(focal_gamma) * _BinaryCrossEntropy.apply(n, 0.0)).sum())
         prior.append(_prior_term(pairs, (q_pair * r_pair).detach(), len(boxes), quality_prior))
         background.append(pairs.gaussian.detach().sum())
+    if not positive:  # no image: no loss, but every input still receives its gradient
+        nothing = quality.sum() + ltrb.sum() + 0 * (mu + sigma).sum()
+        positive, negative, prior, background = [nothing], [nothing], [nothing], [nothing.detach()]
 
     if normalizers is None:
         normalizers = loss_divisors(sum(len(b) for b in gt_boxes), torch.stack(background).sum(), reduce)

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# The CPU operators with the address and undefined-behaviour sanitizers, and the operators' tests on them, once at each
+# instruction set. Everything is built and run in a copy of the project, build/sanitize: the usual extension stays.
+#
+#   tools/sanitize.sh [PYTHON [PYTEST ARGUMENTS...]]      FA_CPU_CAPABILITY="default" for one instruction set alone
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python="${1:-python3}"
+[ "$#" -gt 0 ] && shift
+[ "$#" -gt 0 ] || set -- tests/ops -k "not instruction_set" # those start each level themselves
+levels="${FA_CPU_CAPABILITY:-default avx2 avx512}"
+compiler="${CXX:-c++}"
+runtime=()
+for name in libasan.so libubsan.so libstdc++.so; do
+    file="$("${compiler%% *}" -print-file-name="$name")"
+    if [ "$file" = "$name" ]; then
+        echo "error: $compiler has no $name: install g++ with its sanitizer libraries" >&2
+        exit 2
+    fi
+    runtime+=("$file")
+done
+
+mkdir -p build/sanitize
+rm -rf build/sanitize/{csrc,fa_detectron/ops,tests}
+for folder in csrc fa_detectron tests benchmarks; do
+    # With their times, so that ninja compiles what changed; the built extension stays out.
+    tar --exclude='*.so' --exclude=__pycache__ -cf - "$folder" | tar -xf - -C build/sanitize
+done
+cp -p pyproject.toml build/sanitize/
+cd build/sanitize
+FA_CUDA=0 FA_SANITIZE=1 "$python" csrc/build.py
+
+# Python itself is not instrumented: the runtime comes first by LD_PRELOAD (libstdc++ for its exceptions), and what the
+# interpreter keeps until it exits is no leak of ours.
+status=0
+for level in $levels; do
+    echo "== FA_CPU_CAPABILITY=$level"
+    PYTHONPATH="$PWD" FA_CPU_CAPABILITY="$level" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" CI= \
+        LD_PRELOAD="$(IFS=:; echo "${runtime[*]}")" \
+        ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0:abort_on_error=0:allocator_may_return_null=1" \
+        UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1" \
+        timeout "${FA_LIMIT:-1500}" "$python" -m pytest -q -x -p no:cacheprovider "$@" || status=1
+done
+exit "$status"
