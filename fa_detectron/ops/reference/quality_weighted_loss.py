@@ -137,7 +137,7 @@ def quality_weighted_loss(
         prior.append(_prior_term(pairs, (q_pair * r_pair).detach(), len(boxes), quality_prior))
         background.append(pairs.gaussian.detach().sum())
     if not positive:  # no image: no loss, but every input still receives its gradient
-        nothing = quality.sum() + ltrb.sum() + 0 * (mu + sigma).sum()
+        nothing = quality.sum() + prediction.sum() + 0 * (mu + sigma).sum()
         positive, negative, prior, background = [nothing], [nothing], [nothing], [nothing.detach()]
 
     if normalizers is None:
