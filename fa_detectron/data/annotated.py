@@ -16,7 +16,7 @@ def annotated_records(cfg: CfgNode, data: str = "", images: str = "") -> list[di
 
     Args:
         cfg: the run's config.
-        data: a COCO .json or a Pascal VOC FOLDER[:SPLIT] in its place.
+        data: in its place, as --val names it.
         images: folder of the images of ``data``, where they do not lie beside it.
 
     Raises:

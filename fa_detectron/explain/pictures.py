@@ -38,9 +38,9 @@ def alignment_picture(explained: Explained, class_names: Sequence[str], notes: S
         notes: a sentence a run, for example the data set's average, written after the image's own figures.
     """
     first = explained[0][1]
-    sheet = Sheet(first.image.shape[:2], rows=len(explained), columns=1 + len(MAPS), panel=3.8, caption=0.62)
+    sheet = Sheet(first.image.shape[:2], rows=len(explained), columns=1 + len(MAPS), panel=3.6, caption=0.62)
     maps = [{kind: explanation.merged_map(kind) for kind in MAPS} for _, explanation in explained]
-    sheet.title(0, "ground truth (white), box of the best score (colour)")
+    sheet.title(0, "truth (white), best-scored box (colour)")
     for row, (title, explanation) in enumerate(explained):
         _draw_boxes(sheet.panel(row, 0), explanation)
         for column, kind in enumerate(MAPS, start=1):

@@ -3,6 +3,7 @@
 
 import argparse
 import json
+import os
 from typing import Any
 
 from fa_detectron.data import annotated_records
@@ -28,7 +29,10 @@ def argument_parser() -> argparse.ArgumentParser:
         "--run", required=True, action="append", metavar="FOLDER", help="the OUTPUT_DIR of a training run; repeat it"
     )
     parser.add_argument(
-        "--data", default="", metavar="DATA", help="a COCO JSON or a Pascal VOC folder[:split] (default: the test set)"
+        "--data",
+        default="",
+        metavar="DATA",
+        help="COCO JSON, Pascal VOC folder[:split] or YOLO data.yaml[:split] (default: the run's test set)",
     )
     parser.add_argument("--images", default="", metavar="FOLDER", help="where the images of --data lie")
     parser.add_argument("--output", default="", metavar="FOLDER", help="write pictures")
@@ -49,10 +53,16 @@ def main() -> None:
         raise UserError("nothing to do: give --output FOLDER, --average, or both")
     if args.count < 1:
         raise UserError("--count: expected 1 or more")
+    if os.path.exists(args.output) and not os.path.isdir(args.output):
+        raise UserError(f"--output {args.output} exists and is not a folder")
+    if os.path.isdir(args.json):
+        raise UserError(f"--json {args.json} is a folder; give a file's name")
     runs = [load_run(folder, device=args.device, overrides=args.opts) for folder in args.run]
     check_comparable(runs)
     records = annotated_records(runs[0].cfg, args.data, args.images)
     chosen = select_images(records, args.image, args.count)
+    if args.json:  # now, for the measuring takes its time
+        os.makedirs(os.path.dirname(os.path.abspath(args.json)), exist_ok=True)
     figures: dict[str, Any] = {
         "data": args.data or runs[0].cfg.DATASETS.VAL_PATH or runs[0].cfg.DATASETS.TEST[0],
         "runs": [

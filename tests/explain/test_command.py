@@ -55,13 +55,14 @@ def command(monkeypatch: pytest.MonkeyPatch):
 def test_pictures_averages_and_figures(command, runs, tmp_path, capsys):
     before = sorted(path for path in runs.plain.parent.rglob("*"))
     words = ("--run", runs.plain, "--run", runs.aligned, "--run", runs.aligned, "--average")
-    assert command(*words, "--output", tmp_path / "out", "--image", "2", "0.png", "--json", tmp_path / "f.json") == 0
+    target = tmp_path / "new" / "f.json"
+    assert command(*words, "--output", tmp_path / "out", "--image", "2", "0.png", "--json", target) == 0
     names = [f"{stem}{end}.jpg" for stem in ("000_0", "002_2") for end in ("", "_levels")]
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*names, "priors.jpg"]
     for name in names:
         Image.open(tmp_path / "out" / name).load()
     assert sorted(path for path in runs.plain.parent.rglob("*")) == before
-    figures = json.loads((tmp_path / "f.json").read_text())
+    figures = json.loads(target.read_text())
     assert [entry["method"] for entry in figures["runs"]] == ["AutoAssign", "FeatureAlign", "FeatureAlign"]
     first, second, third = figures["runs"]
     assert [image["image_id"] for image in first["images"]] == [2, 0]
@@ -114,7 +115,8 @@ def test_bad_input(command, runs, tmp_path, capsys):
             ("--run", runs.plain, "--output", out, "--opts", "DATASETS.VAL_PATH", "", "DATASETS.TEST", "()"),
             "no test set",
         ),
-        (("--run", runs.plain, "--output", empty), "empty.json"),
+        (("--run", runs.plain, "--output", empty), "empty.json exists and is not a folder"),
+        (("--run", runs.plain, "--average", "--json", tmp_path), "is a folder"),
     ):
         assert command(*words) == 2, words
         error = capsys.readouterr().err
