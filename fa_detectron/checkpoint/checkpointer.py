@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
 
-from fa_detectron.checkpoint.fit import check_fit
+from fa_detectron.checkpoint.fit import check_fit, trim_priors
 from fa_detectron.checkpoint.safe_pickle import load_pickle
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
@@ -107,6 +107,9 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         return loaded
 
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
+        head = getattr(self.model, "head", None)
+        if hasattr(head, "cls_score"):
+            trim_priors(checkpoint["model"], head.cls_score.out_channels)
         incompatible = super()._load_model(checkpoint)
         check_fit(self._loading, self.model, incompatible, self._strict)
         return incompatible

@@ -42,9 +42,31 @@ def check_fit(file: str, model: nn.Module, incompatible: Any, strict: bool) -> N
         raise UserError(f"{summary}; the checkpoint is of another model than the config. {details}")
     if matched == 0 or (matched < _LEAST_SHARE * total and matched < _LEAST_SHARE * in_file):
         raise UserError(f"{summary}: too few, the checkpoint is of another architecture. {details}")
-    _logger.info(summary)
+    _logger.info("%s; %d are not in the file, %d of another shape", summary, len(missing), len(reshaped))
+    if unexpected:
+        _logger.info("left over in the file: %s", _details([], unexpected, []))
     if reshaped:
-        _logger.warning("left out, because the shapes differ: %s", _details([], [], reshaped))
+        kept = [key for key in _important(model.state_dict()) if key not in {*missing, *reshaped_keys}]
+        of_backbone = sum(key.startswith("backbone.") for key in kept)
+        _logger.warning(
+            "%s; these start anew, and the %d tensors that fit are kept, %d of them the backbone's",
+            _details([], [], reshaped),
+            len(kept),
+            of_backbone,
+        )
+
+
+def trim_priors(weights: dict[str, Any], num_classes: int) -> None:
+    """Give ``mu`` and ``sigma`` (K, 2) of the file as many rows as its own class layer has (in place).
+
+    cvpods' first AutoAssign always made 80 rows, of which fewer classes used the first ones.
+    """
+    score = weights.get("head.cls_score.bias")
+    for key in ("mu", "sigma"):
+        prior = weights.get(key)
+        if score is not None and prior is not None and prior.ndim == 2 and score.shape == (num_classes,):
+            if len(prior) == 80 > num_classes:
+                weights[key] = prior[:num_classes]
 
 
 def _important(keys: Any) -> list[str]:

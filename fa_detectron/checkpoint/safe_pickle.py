@@ -22,17 +22,17 @@ def _latin1(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
+NUMPY_GLOBALS: dict[tuple[str, str], Any] = {("numpy", "dtype"): PlainDtype, ("numpy", "ndarray"): ArrayClass}
+for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
+    NUMPY_GLOBALS[(f"{_core}.multiarray", "_reconstruct")] = empty_array
+    NUMPY_GLOBALS[(f"{_core}.multiarray", "scalar")] = scalar
+    NUMPY_GLOBALS[(f"{_core}.numeric", "_frombuffer")] = from_bytes
 _GLOBALS: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): collections.OrderedDict,
     ("_codecs", "encode"): _latin1,
-    ("numpy", "dtype"): PlainDtype,
-    ("numpy", "ndarray"): ArrayClass,
+    **NUMPY_GLOBALS,
     **{("builtins", name): getattr(builtins, name) for name in _BUILTINS},
 }
-for _core in ("numpy.core", "numpy._core"):  # numpy 1 and numpy 2
-    _GLOBALS[(f"{_core}.multiarray", "_reconstruct")] = empty_array
-    _GLOBALS[(f"{_core}.multiarray", "scalar")] = scalar
-    _GLOBALS[(f"{_core}.numeric", "_frombuffer")] = from_bytes
 
 
 class _RestrictedUnpickler(pickle.Unpickler):

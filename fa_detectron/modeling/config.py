@@ -25,6 +25,8 @@ def _add_method(cfg: CfgNode) -> None:
     fa.NUM_CLASSES = 80
     # Maps that the head gets, finest first; their strides come from the backbone.
     fa.IN_FEATURES = ["p3", "p4", "p5", "p6", "p7"]
+    # The map that P6 is made of: "p5", as published, or "res5" (C5), as in RetinaNet and mmdetection's AutoAssign.
+    fa.P6_FEATURE = "p5"
     # Convolutions in each of the two subnets, before the prediction layers.
     fa.NUM_CONVS = 4
     # Class probability that the class bias starts from.

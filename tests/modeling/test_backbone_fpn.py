@@ -140,3 +140,20 @@ def test_heads_that_do_not_divide_the_channels_are_refused():
     )
     with torch.device("meta"), pytest.raises(UserError, match=r"GLOBAL_ATTENTION.* 2048 channels .* 7 heads"):
         build_backbone(cfg, ShapeSpec(channels=3))
+
+
+def test_p6_may_come_from_c5():
+    cfg = get_cfg()
+    add_feature_align_config(cfg)
+    cfg.MODEL.BACKBONE.NAME = "build_feature_align_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
+    cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    cfg.MODEL.FEATURE_ALIGN.P6_FEATURE = "res5"
+    fpn = build_backbone(cfg).eval()
+    images = torch.randn(1, 3, 64, 96)
+    with torch.no_grad():
+        wanted = fpn.top_block.p6(fpn.bottom_up(images)["res5"])
+        assert torch.equal(fpn(images)["p6"], wanted)
+    cfg.MODEL.FEATURE_ALIGN.P6_FEATURE = "p4"
+    with pytest.raises(UserError, match="P6_FEATURE is 'p4', but must be p5 or res5"):
+        build_backbone(cfg)

@@ -39,7 +39,7 @@ class FeatureAlignFPN(FPN):
             in_features: names of C3..C5, finest first; their strides double from one to the next.
             out_channels: channels of every output map.
             norm: normalisation of the lateral and output convolutions, "" for none (then they have biases).
-            top_block: makes the coarser maps out of the output map that its ``in_feature`` names.
+            top_block: makes the coarser maps out of the map that its ``in_feature`` names: an output map, or C5.
             fuse_type: "sum" or "avg", how the lateral and the top-down map are joined.
             global_attention: called as ``(x (N, d, H5, W5), padding_mask (N, H5, W5) or None)``, keeps the shape.
         """
@@ -86,7 +86,9 @@ class FeatureAlignFPN(FPN):
         outputs.reverse()
 
         if self.top_block is not None:
-            outputs.extend(self.top_block(outputs[self._out_features.index(self.top_block.in_feature)]))
+            source = self.top_block.in_feature
+            top = maps[source] if source in maps else outputs[self._out_features.index(source)]
+            outputs.extend(self.top_block(top))
         return dict(zip(self._out_features, outputs))
 
 
@@ -102,15 +104,17 @@ def build_fpn(cfg: CfgNode, bottom_up: Backbone) -> FeatureAlignFPN:
     """The FPN that ``cfg.MODEL.FPN`` and ``cfg.MODEL.FEATURE_ALIGN.GLOBAL_ATTENTION`` describe, P3..P7."""
     out_channels = cfg.MODEL.FPN.OUT_CHANNELS
     in_features = cfg.MODEL.FPN.IN_FEATURES
+    c5, source = bottom_up.output_shape()[in_features[-1]].channels, cfg.MODEL.FEATURE_ALIGN.P6_FEATURE
+    if source not in ("p5", in_features[-1]):
+        raise UserError(f"MODEL.FEATURE_ALIGN.P6_FEATURE is {source!r}, but must be p5 or {in_features[-1]}")
     return FeatureAlignFPN(
         bottom_up,
         in_features,
         out_channels,
         norm=cfg.MODEL.FPN.NORM,
-        # As published, P6 comes from P5, not from C5 as in RetinaNet.
-        top_block=LastLevelP6P7(out_channels, out_channels, in_feature="p5"),
+        top_block=LastLevelP6P7(out_channels if source == "p5" else c5, out_channels, in_feature=source),
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-        global_attention=build_global_attention(cfg, bottom_up.output_shape()[in_features[-1]].channels),
+        global_attention=build_global_attention(cfg, c5),
     )
 
 
