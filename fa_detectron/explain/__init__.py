@@ -2,7 +2,8 @@
 
 from .alignment import Alignment, BoxAlignment, align_boxes, average
 from .explanation import MAPS, Explanation, explain_image
-from .pictures import alignment_picture, level_picture, prior_picture
+from .jobs import measure_set
+from .pictures import alignment_picture, figures_text, level_picture, prior_picture
 
 __all__ = [
     "MAPS",
@@ -13,6 +14,8 @@ __all__ = [
     "alignment_picture",
     "average",
     "explain_image",
+    "figures_text",
     "level_picture",
+    "measure_set",
     "prior_picture",
 ]

@@ -14,6 +14,8 @@ pytest.importorskip("detectron2")
 from PIL import Image
 
 from fa_detectron.engine import load_config
+from fa_detectron.errors import UserError
+from fa_detectron.explain.jobs import select_images
 from fa_detectron.modeling.config import method_name
 from tests.engine.conftest import run
 from tests.engine.tiny import BASE, make_config, make_set
@@ -98,6 +100,8 @@ def test_bad_input(command, runs, tmp_path, capsys):
     shutil.copytree(runs.aligned, renamed)
     config = (renamed / "config.yaml").read_text()
     (renamed / "config.yaml").write_text(config.replace("- block", "- brick"))
+    larger = shutil.copytree(runs.aligned, tmp_path / "larger")
+    (larger / "config.yaml").write_text(config.replace("MIN_SIZE_TEST: 64", "MIN_SIZE_TEST: 128"))
     data = json.loads(runs.data.read_text())
     empty.write_text(json.dumps({**data, "annotations": []}))
     unknown = make_set(tmp_path / "unknown", classes=("tree",))
@@ -109,6 +113,7 @@ def test_bad_input(command, runs, tmp_path, capsys):
         (("--run", runs.plain, "--output", out, "--image", "nobody.jpg"), "--image nobody.jpg: no image"),
         (("--run", runs.plain, "--output", out, "--data", empty, "--images", runs.data.parent), "no image has a box"),
         (("--run", runs.plain, "--output", out, "--data", unknown), "'tree'"),
+        (("--run", runs.plain, "--run", larger, "--average"), "INPUT.MIN_SIZE_TEST 64 there, 128 here"),
         (("--run", runs.plain, "--output", out, "--data", tmp_path / "gone.json"), "gone.json"),
         (("--run", runs.plain, "--output", out, "--images", tmp_path), "--images goes with --data"),
         (
@@ -122,6 +127,17 @@ def test_bad_input(command, runs, tmp_path, capsys):
         error = capsys.readouterr().err
         assert error.startswith("error: ") and message in error, error
     assert not out.exists()
+
+
+def test_images_are_selected_by_any_of_their_names():
+    records = [
+        {"file_name": f"/data/{name}", "image_id": i + 1} for i, name in enumerate(("a/x.jpg", "b/x.jpg", "2.png"))
+    ]
+    assert select_images(records, [], 2) == [0, 1] and select_images(records, [], 9) == [0, 1, 2]
+    assert select_images(records, ["/data/b/x.jpg", "3", "2.png", "1"], 1) == [1, 2, 2, 0]
+    for name in ("x", "x.jpg", "2"):  # 2: the id of one, the name of another
+        with pytest.raises(UserError, match=f"--image {name}: several images"):
+            select_images(records, [name], 1)
 
 
 def test_methods_are_named_by_their_parts():
