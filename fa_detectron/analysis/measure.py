@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.config import CfgNode
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
@@ -117,6 +118,13 @@ def measure(
     )
     weights = sum(t.numel() * t.element_size() for t in (*model.parameters(), *model.buffers()))
     return Measurement(str(model.device), torch.get_num_threads(), canvas, weights, stages)
+
+
+def noise_image(cfg: CfgNode, size: tuple[int, int] | None = None) -> np.ndarray:
+    """(H, W, 3) uint8 RGB, of the size of testing, 3:4, where ``size`` (H, W) is None."""
+    shorter, longest = cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST
+    height, width = size or (shorter, min(longest, round(shorter * 4 / 3)))
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 def _batches(images: Sequence[Any], size: int) -> Iterator[list[Any]]:

@@ -4,7 +4,7 @@ An image without a box is legal. DATALOADER.FILTER_EMPTY_ANNOTATIONS decides abo
 default) leaves such images out, False learns from them as background. The evaluation always has them.
 """
 
-from .annotated import annotated_records
+from .annotated import annotated_records, evaluation_config
 from .builtin import ensure_builtin_dataset
 from .preparation import check_data
 from .registration import register_from_config, resolve_data_arguments
@@ -13,6 +13,7 @@ __all__ = [
     "annotated_records",
     "check_data",
     "ensure_builtin_dataset",
+    "evaluation_config",
     "register_from_config",
     "resolve_data_arguments",
 ]

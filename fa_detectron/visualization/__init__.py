@@ -1,6 +1,14 @@
 """Pictures of detections and ground truth."""
 
 from .drawing import class_colour, draw_boxes
-from .samples import detection_picture, save_detection_samples
+from .samples import boxes_picture, detection_picture, load_upright, readable_scale, save_detection_samples
 
-__all__ = ["class_colour", "detection_picture", "draw_boxes", "save_detection_samples"]
+__all__ = [
+    "boxes_picture",
+    "class_colour",
+    "detection_picture",
+    "draw_boxes",
+    "load_upright",
+    "readable_scale",
+    "save_detection_samples",
+]

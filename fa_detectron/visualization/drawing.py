@@ -74,7 +74,7 @@ def draw_boxes(
 
     Args:
         boxes: (B, 4) xyxy pixels of ``image``.
-        labels, colours: B of each.
+        labels, colours: B of each; "" draws no label.
     """
     canvas = image.convert("RGB")
     draw = ImageDraw.Draw(canvas)
@@ -89,7 +89,7 @@ def draw_boxes(
         draw.rectangle((x1 - 1, y1 - 1, right + 1, bottom + 1), outline=(20, 20, 20), width=1)
         draw.rectangle((x1, y1, right, bottom), outline=colours[i], width=2)
     taken: list[_Rect] = []
-    for i in order:
+    for i in (i for i in order if labels[i]):
         left, _, right, _ = draw.textbbox((0, 0), labels[i], font=font)
         size = (right - left + 6.0, font_size + 4.0)
         place = _label_place(tuple(float(v) for v in boxes[i]), size, canvas.size, taken)

@@ -24,18 +24,36 @@ def _name(class_names: Sequence[str], index: int) -> str:
     return class_names[index] if index < len(class_names) else str(index)
 
 
+def boxes_picture(
+    image: Image.Image, boxes: np.ndarray, classes: Sequence[int], labels: Sequence[str], scale: float = 0.0
+) -> Image.Image:
+    """Boxes (B, 4) xyxy in pixels of ``image``. scale 0.0: one that keeps labels readable; a label "": none."""
+    scale = scale or readable_scale(image)
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    resized = image.resize(size, Image.Resampling.LANCZOS) if size != image.size else image
+    return draw_boxes(resized, boxes * scale, labels, [class_colour(c) for c in classes])
+
+
+def readable_scale(image: Image.Image, long_side: int = _LONG_SIDE) -> float:
+    """Enlarges an image so small that labels would cover it, and reduces a large one to ``long_side`` pixels."""
+    return min(max(1.0, _SHORT_SIDE / min(image.size)), long_side / max(image.size))
+
+
 def captioned(
     image: Image.Image, boxes: np.ndarray, classes: Sequence[int], labels: Sequence[str], title: str, scale: float = 0.0
 ) -> Image.Image:
-    """One captioned picture; boxes (B, 4) xyxy in pixels of ``image``. scale 0.0: one that keeps labels readable."""
-    scale = scale or min(max(1.0, _SHORT_SIDE / min(image.size)), _LONG_SIDE / max(image.size))
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    resized = image.resize(size, Image.Resampling.LANCZOS) if size != image.size else image
-    drawn = draw_boxes(resized, boxes * scale, labels, [class_colour(c) for c in classes])
-    panel = Image.new("RGB", (size[0], size[1] + _TITLE), _PAPER)
+    """One captioned picture; the rest as in :func:`boxes_picture`."""
+    drawn = boxes_picture(image, boxes, classes, labels, scale)
+    panel = Image.new("RGB", (drawn.width, drawn.height + _TITLE), _PAPER)
     panel.paste(drawn, (0, _TITLE))
     ImageDraw.Draw(panel).text((4, 4), title, font=ImageFont.load_default(15), fill=_INK)
     return panel
+
+
+def load_upright(path: str) -> Image.Image:
+    """An image in RGB, turned as its EXIF orientation says."""
+    with Image.open(path) as stored:
+        return ImageOps.exif_transpose(stored).convert("RGB")
 
 
 def _truth(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[np.ndarray, list[int], list[str]]:
@@ -55,8 +73,7 @@ def detection_picture(
         instances: pred_boxes (D, 4) xyxy in the original image's pixels, scores (D,), pred_classes (D,).
         score_threshold: detections below it are not drawn.
     """
-    with Image.open(record["file_name"]) as stored:
-        image = ImageOps.exif_transpose(stored).convert("RGB")
+    image = load_upright(record["file_name"])
     instances = instances.to("cpu")
     instances = instances[instances.scores >= score_threshold]
     classes = instances.pred_classes.tolist()

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
 
-from .samples import captioned
+from .samples import captioned, load_upright
 
 _WIDTH, _HEIGHT = 320, 280  # pixels of a picture, at most
 _GAP = 8
@@ -47,8 +47,7 @@ def picture_sheet(
 
 
 def _picture(record: ImageRecord, class_names: Sequence[str]) -> Image.Image:
-    with Image.open(record.file_name) as stored:
-        image = ImageOps.exif_transpose(stored).convert("RGB")
+    image = load_upright(record.file_name)
     boxes = np.array([a.box for a in record.annotations], dtype=float).reshape(-1, 4)  # (B, 4) xyxy pixels
     classes = [class_names.index(a.label) for a in record.annotations]
     labels = [f"{a.label} (crowd)" if a.iscrowd else a.label for a in record.annotations]

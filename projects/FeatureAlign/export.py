@@ -6,10 +6,9 @@ import os
 import tempfile
 
 import torch
-from detectron2.config import CfgNode
 from torch import nn
 
-from fa_detectron.data import register_from_config, resolve_data_arguments
+from fa_detectron.data import evaluation_config
 from fa_detectron.engine import Trainer
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.export import ExportedDetector, ExportOptions, check_parity, export_model
@@ -81,13 +80,7 @@ def main() -> None:
 def average_precision(run: Run, model: nn.Module, data: str) -> float:
     """AP on ``data``, "" for the run's (first) test set; nothing is written into the run's folder."""
     with tempfile.TemporaryDirectory() as folder, torch.no_grad():
-        cfg: CfgNode = run.cfg.clone()
-        cfg.defrost()
-        cfg.OUTPUT_DIR, cfg.TEST.SAMPLE_PICTURES = folder, 0
-        resolve_data_arguments(cfg, val=data)
-        cfg.DATASETS.TEST = cfg.DATASETS.TEST[:1]
-        register_from_config(cfg)
-        return Trainer.test(cfg, model)["bbox"]["AP"]
+        return Trainer.test(evaluation_config(run.cfg, folder, data), model)["bbox"]["AP"]
 
 
 if __name__ == "__main__":

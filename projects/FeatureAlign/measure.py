@@ -4,9 +4,7 @@
 import argparse
 import json
 
-import numpy as np
-
-from fa_detectron.analysis import measure
+from fa_detectron.analysis import measure, noise_image
 from fa_detectron.engine import Trainer, load_config
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
@@ -65,9 +63,7 @@ def main() -> None:
     if not isinstance(run.model, FeatureAlign):
         raise UserError(f"MODEL.META_ARCHITECTURE is {type(run.model).__name__}; only FeatureAlign can be measured")
     if not images:
-        shorter, longest = run.cfg.INPUT.MIN_SIZE_TEST, run.cfg.INPUT.MAX_SIZE_TEST
-        height, width = args.size or (shorter, min(longest, round(shorter * 4 / 3)))
-        images = [np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)]
+        images = [noise_image(run.cfg, tuple(args.size) if args.size else None)]
     found = measure(Predictor(run), images, args.batch_size, args.repeats)
     print(found.table())
     if args.json:

@@ -1,0 +1,221 @@
+"""The HTML report of a run. Jinja2 escapes every text that goes into the page; there is no script and no network."""
+
+import datetime
+import os
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+import fa_detectron
+from fa_detectron.analysis import Measurement, measure, noise_image
+from fa_detectron.errors import UserError
+from fa_detectron.files import atomic_write
+from fa_detectron.inference import Predictor, Run
+from fa_detectron.modeling import FeatureAlign
+from fa_detectron.modeling.config import method_name
+from fa_detectron.visualization import class_colour
+
+from .chart import Chart, make_chart
+from .findings import Findings, find
+from .history import Series, read_history, select_ap, select_losses
+from .pictures import error_view, sample_view
+from .summary import config_in_short
+
+_MATRIX = 25  # classes; of more, the confusion matrix would be unreadable, and the pairs are listed
+_PAIRS = 20
+_OVERALL = {
+    "AP": "mean over IoU 0.50 to 0.95",
+    "AP50": "at IoU 0.50",
+    "AP75": "at IoU 0.75",
+    "APs": "small objects, below 32² pixels",
+    "APm": "medium objects, 32² to 96² pixels",
+    "APl": "large objects, above 96² pixels",
+}
+_SPEED_IMAGES, _SPEED_REPEATS = 4, 10
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the report is made of.
+
+    Attributes:
+        data: a COCO JSON or a Pascal VOC folder[:split] in place of the run's (first) test set.
+        images: the folder of its images, where they do not lie beside the annotations.
+        threshold: score from which on detections count; None takes the one with the best F1.
+        pictures: sample images, and as many of the hardest.
+    """
+
+    data: str = ""
+    images: str = ""
+    threshold: float | None = None
+    pictures: int = 6
+
+
+def write_report(run: Run, path: str, options: ReportOptions) -> list[str]:
+    """Make the report of a run, whole or not at all.
+
+    Args:
+        run: of :func:`fa_detectron.inference.load_run`.
+        path: of the HTML file; its folder is made.
+
+    Returns:
+        What is missing in it, in words.
+
+    Raises:
+        UserError: ``options.data`` is broken, or the file cannot be written.
+    """
+    # Before the work, which takes minutes.
+    folder = os.path.dirname(os.path.abspath(path))
+    if os.path.isdir(path):
+        raise UserError(f"--output {path} is a folder; give a file's name")
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--output {path}: {folder}: {error.strerror}") from None
+    page, missing = render(run, options)
+    with atomic_write(path) as file:
+        file.write(page)
+    return missing
+
+
+def render(run: Run, options: ReportOptions) -> tuple[str, list[str]]:
+    """The page, and what is missing in it."""
+    findings, no_data = _findings(run, options)
+    context = _context(run, findings, no_data, options)
+    environment = Environment(
+        loader=PackageLoader("fa_detectron.report", "template"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    missing = [*([no_data] if no_data else []), *context["missing"]]
+    return environment.get_template("report.html").render(context), missing
+
+
+def _findings(run: Run, options: ReportOptions) -> tuple[Findings | None, str]:
+    """The findings, or why there are none."""
+    if not options.data and not run.cfg.DATASETS.TEST:
+        return None, "The run has no evaluation set; --data names one."
+    try:
+        return find(run, options.data, options.images, options.threshold), ""
+    except UserError as error:
+        if options.data:
+            raise
+        # The reason may name folders of this machine: it is for the one who makes the report.
+        reason = str(error).partition("\n")[0]
+        return None, f"The run's evaluation set cannot be read here; --data names another. ({reason})"
+
+
+def _context(run: Run, findings: Findings | None, no_data: str, options: ReportOptions) -> dict[str, Any]:
+    cfg = run.cfg
+    history = read_history(run.folder, cfg.SOLVER.MAX_ITER)
+    logged = select_ap(history, cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
+    annotated = findings is not None and findings.has_truth
+    missing = [] if history else ["The run's folder has no metrics.json: no curves."]
+    if findings is not None and not findings.has_truth:
+        missing.append(f"{findings.data} has no annotations: detections alone.")
+    metrics = findings.metrics if annotated else {name: last(series) for name, series in logged.items()}
+    speed = _speed(run, findings)
+    if speed is None:
+        missing.append("Only FeatureAlign models can be measured: no speed.")
+    return {
+        "title": os.path.basename(os.path.abspath(run.folder)),
+        "method": method_name(cfg),
+        "version": fa_detectron.__version__,
+        "torch": torch.__version__,
+        "today": datetime.date.today().isoformat(),
+        "findings": findings,
+        "f1": overall_f1(findings) if annotated else 0.0,
+        "annotated": annotated,
+        "no_data": no_data.partition(" (")[0],
+        "metrics": {name: metrics[name] for name in _OVERALL if name in metrics},
+        "meaning": _OVERALL,
+        "class_ap": {name[3:]: value for name, value in metrics.items() if name.startswith("AP-")},
+        "charts": _training_charts(history, logged, cfg.SOLVER.MAX_ITER),
+        "ap_chart": "AP" in logged and len(logged["AP"]) > 1,
+        "threshold_chart": _threshold_chart(findings) if annotated else None,
+        "categories": findings.categories() if annotated else [],
+        "colours": ["#{:02x}{:02x}{:02x}".format(*class_colour(i)) for i in range(len(run.class_names))],
+        "matrix": _matrix(findings) if annotated and len(run.class_names) <= _MATRIX else None,
+        "pairs": confused_pairs(findings) if annotated else [],
+        "samples": [sample_view(findings, i) for i in findings.samples(options.pictures)] if findings else [],
+        "hardest": [error_view(findings, i) for i in findings.hardest(options.pictures)] if annotated else [],
+        "speed": speed,
+        "speed_of": f"images of {findings.data}" if findings else "an image of noise: decoding finds next to nothing",
+        "config": config_in_short(run),
+        "missing": missing,
+    }
+
+
+def last(series: Series) -> float:
+    return list(series.values())[-1]
+
+
+def _training_charts(history: dict[str, Series], ap: dict[str, Series], max_iter: int) -> list[Chart]:
+    options = {"x_label": "iteration", "x_range": (0, max_iter)}
+    charts = [make_chart("Losses", select_losses(history), **options)]
+    overall = {name: ap[name] for name in ("AP", "AP50", "AP75") if name in ap}
+    if any(len(series) > 1 for series in overall.values()):
+        charts.append(make_chart("AP during training", overall, y_top=100, **options))
+    charts.append(make_chart("Learning rate", {"lr": history.get("lr", {})}, **options))
+    return [chart for chart in charts if chart]
+
+
+def _threshold_chart(findings: Findings) -> Chart | None:
+    curve = findings.curve
+    series = {"precision": curve.precision, "recall": curve.recall, "F1": curve.f1}
+    mark = (findings.threshold, f"{findings.threshold:.2f}")
+    return make_chart(
+        "Precision, recall and F1", series, x_label="score threshold", x_range=(0, 1), y_top=1, marker=mark
+    )
+
+
+def overall_f1(findings: Findings) -> float:
+    """F1 of all images together, at the threshold."""
+    hits = sum(len(result.hits) for result in findings.outcomes)
+    errors = sum(result.errors for result in findings.outcomes)
+    return 2 * hits / (2 * hits + errors) if hits or errors else 1.0
+
+
+def _matrix(findings: Findings) -> list[dict[str, Any]]:
+    """A row a true class: its name, and (count, share of the row) by detected class and for "missed".
+
+    The last row is "nothing there", its shares are of the column.
+    """
+    confusion, k = findings.confusion, len(findings.class_names)
+    columns = [sum(row[j] for row in confusion) for j in range(k + 1)]
+    rows = []
+    for i, (name, counts) in enumerate(zip([*findings.class_names, "nothing there"], confusion)):
+        totals = columns if i == k else [sum(counts)] * (k + 1)
+        cells = [(count, count / total if total else 0.0) for count, total in zip(counts, totals)]
+        rows.append({"name": name, "cells": cells})
+    return rows
+
+
+def confused_pairs(findings: Findings) -> list[tuple[str, str, int]]:
+    """(true class, taken for, how often), the most frequent first."""
+    names = findings.class_names
+    pairs = [
+        (names[i], names[j], findings.confusion[i][j])
+        for i in range(len(names))
+        for j in range(len(names))
+        if i != j and findings.confusion[i][j]
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:_PAIRS]
+
+
+def _speed(run: Run, findings: Findings | None) -> dict[str, Any] | None:
+    if not isinstance(run.model, FeatureAlign):
+        return None
+    images: list[Any] = [noise_image(run.cfg)]
+    if findings is not None:
+        images = [findings.records[i]["file_name"] for i in findings.samples(_SPEED_IMAGES)]
+    found: Measurement = measure(Predictor(run), images, batch_size=1, repeats=_SPEED_REPEATS)
+    where = f"CPU, {found.threads} thread{'s' if found.threads > 1 else ''}"
+    if found.device != "cpu":
+        where = torch.cuda.get_device_name(found.device)
+    rows = [asdict(stage) for stage in (*found.stages, found.total())]
+    return {"where": where, "canvas": found.canvas, "weights": found.weights, "rows": rows}
