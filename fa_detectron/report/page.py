@@ -11,6 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 import fa_detectron
 from fa_detectron.analysis import Measurement, measure, noise_image
 from fa_detectron.errors import UserError
+from fa_detectron.explain import alignment_picture, explain_image, prior_picture
+from fa_detectron.explain.jobs import check_comparable, measure_set, run_titles
 from fa_detectron.files import atomic_write
 from fa_detectron.inference import Predictor, Run
 from fa_detectron.modeling import FeatureAlign
@@ -20,7 +22,7 @@ from fa_detectron.visualization import class_colour
 from .chart import Chart, make_chart
 from .findings import Findings, find
 from .history import Series, read_history, select_ap, select_losses
-from .pictures import error_view, sample_view
+from .pictures import ImageView, as_picture, error_view, sample_view
 from .summary import config_in_short
 
 _MATRIX = 25  # classes; of more, the confusion matrix would be unreadable, and the pairs are listed
@@ -34,6 +36,7 @@ _OVERALL = {
     "APl": "large objects, above 96² pixels",
 }
 _SPEED_IMAGES, _SPEED_REPEATS = 4, 10
+_ALIGNED, _ALIGNMENT_PICTURES = 500, 2  # images that are measured, and drawn
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,14 @@ class ReportOptions:
         images: the folder of its images, where they do not lie beside the annotations.
         threshold: score from which on detections count; None takes the one with the best F1.
         pictures: sample images, and as many of the hardest.
+        beside: runs whose alignment is shown next to this one's, on the same classes and image sizes.
     """
 
     data: str = ""
     images: str = ""
     threshold: float | None = None
     pictures: int = 6
+    beside: tuple[Run, ...] = ()
 
 
 def write_report(run: Run, path: str, options: ReportOptions) -> list[str]:
@@ -67,6 +72,7 @@ def write_report(run: Run, path: str, options: ReportOptions) -> list[str]:
         UserError: ``options.data`` is broken, or the file cannot be written.
     """
     # Before the work, which takes minutes.
+    check_comparable([run, *options.beside])
     folder = os.path.dirname(os.path.abspath(path))
     if os.path.isdir(path):
         raise UserError(f"--output {path} is a folder; give a file's name")
@@ -143,6 +149,7 @@ def _context(run: Run, findings: Findings | None, no_data: str, options: ReportO
         "pairs": confused_pairs(findings) if annotated else [],
         "samples": [sample_view(findings, i) for i in findings.samples(options.pictures)] if findings else [],
         "hardest": [error_view(findings, i) for i in findings.hardest(options.pictures)] if annotated else [],
+        "alignment": _alignment((run, *options.beside), findings) if annotated else None,
         "speed": speed,
         "speed_of": f"images of {findings.data}" if findings else "an image of noise: decoding finds next to nothing",
         "config": config_in_short(run),
@@ -205,6 +212,26 @@ def confused_pairs(findings: Findings) -> list[tuple[str, str, int]]:
         if i != j and findings.confusion[i][j]
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:_PAIRS]
+
+
+def _alignment(runs: tuple[Run, ...], findings: Findings) -> dict[str, Any] | None:
+    """How well score and box agree (docs/alignment.md): figures of each run, pictures of all; None where no box is."""
+    records = [findings.records[i] for i in findings.samples(_ALIGNED)]
+    boxed = [i for i in findings.samples(len(findings.records)) if len(findings.matched[i].truth.boxes)]
+    if not boxed or not all(isinstance(run.model, FeatureAlign) for run in runs):
+        return None
+    titles = run_titles(runs)
+    averages = [measure_set(run, records) for run in runs]
+    drawn = [boxed[i * len(boxed) // _ALIGNMENT_PICTURES] for i in range(min(_ALIGNMENT_PICTURES, len(boxed)))]
+    views = []
+    for index in drawn:
+        record = findings.records[index]
+        explained = [(title, explain_image(run, record)) for title, run in zip(titles, runs)]
+        name = os.path.basename(record["file_name"])
+        text = "boxes, score, box quality and foreground weight"
+        views.append(ImageView(name, "", (as_picture(alignment_picture(explained, findings.class_names), text),)))
+    priors = as_picture(prior_picture(list(zip(titles, runs))), "ellipses of the priors, by level")
+    return {"rows": list(zip(titles, averages)), "images": len(records), "views": views, "priors": priors}
 
 
 def _speed(run: Run, findings: Findings | None) -> dict[str, Any] | None:

@@ -29,6 +29,9 @@ def argument_parser() -> argparse.ArgumentParser:
         "--pictures", type=int, default=ReportOptions.pictures, metavar="N",
         help="sample images, and as many of the hardest (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--beside", nargs="+", default=[], metavar="FOLDER", help="runs to show the alignment of next to this one's"
+    )
     parser.add_argument("--device", default="", help="cpu, cuda, cuda:1 (default: the GPU where there is one)")
     parser.add_argument("--weights", default="", metavar="FILE", help="a checkpoint (default: the run's final one)")
     parser.add_argument(
@@ -47,7 +50,8 @@ def main() -> None:
     if args.score_threshold is not None:
         check_threshold(run.cfg, args.score_threshold)
     path = args.output or os.path.join(args.run, "report.html")
-    options = ReportOptions(args.data, args.images, args.score_threshold, args.pictures)
+    beside = tuple(load_run(folder, device=args.device, overrides=args.opts) for folder in args.beside)
+    options = ReportOptions(args.data, args.images, args.score_threshold, args.pictures, beside)
     for words in write_report(run, path, options):
         print(f"missing: {words}")
     print(f"wrote {path} ({os.path.getsize(path) / 1e6:.1f} MB)")
