@@ -1,5 +1,6 @@
 """Errors that a user can cause and repair."""
 
+import errno
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,10 @@ class UserError(Exception):
     The message names what is wrong and what to do about it. Entry points print it as ``error: ...`` without a
     traceback and exit with status 2.
     """
+
+
+class SharedError(UserError):
+    """A user's error that all workers of a run raise alike; the main process alone reports it."""
 
 
 def run_command(command: Callable[[], Any]) -> Any:
@@ -31,6 +36,10 @@ def run_command(command: Callable[[], Any]) -> Any:
         if error.filename is None:
             raise
         message = f"{error.filename}: {error.strerror}"
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        message = f"{error.filename or 'writing'}: {error.strerror}"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

@@ -21,6 +21,11 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
+        try:
+            os.fsync(folder)  # the new name, too, survives a power cut
+        finally:
+            os.close(folder)
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

@@ -1,17 +1,23 @@
 """A Detectron2 checkpointer that loads safely, refuses what does not fit, and writes whole files."""
 
+import glob
 import os
 import pickle
+import re
 from typing import Any
 
 import numpy as np
 import torch
 from detectron2.checkpoint import DetectionCheckpointer
+from detectron2.utils import comm
 
 from fa_detectron.checkpoint.fit import check_fit, trim_priors
+from fa_detectron.checkpoint.integrity import damage
 from fa_detectron.checkpoint.safe_pickle import load_pickle
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
+
+_NUMBERED = re.compile(r"model_(\d+)\.pth$")
 
 
 class FeatureAlignCheckpointer(DetectionCheckpointer):
@@ -19,6 +25,8 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
 
     ``.pth`` files are read with ``weights_only=True``, ``.pkl`` files of the model zoo by a restricted unpickler.
     """
+
+    resumed_from = ""
 
     def load(self, path: str, checkpointables: list[str] | None = None, *, strict: bool = False) -> dict[str, Any]:
         """Load weights and, if asked for, the state of training.
@@ -46,11 +54,12 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
-        """Continue from the last checkpoint in ``save_dir`` if there is one, else load the weights in ``path``."""
-        if resume and self.has_checkpoint():
-            last = self.get_checkpoint_file()
-            if not os.path.isfile(last):
-                raise UserError(f"{self.save_dir}/last_checkpoint names {last}, which is not there")
+        """Continue from the last good checkpoint in ``save_dir`` if there is one, else load the weights in ``path``.
+
+        ``resumed_from`` is the file it continued from, "" for none.
+        """
+        self.resumed_from = self.last_good() if resume else ""
+        if last := self.resumed_from:
             try:
                 rest = self.load(last, strict=True)
             except (KeyError, ValueError, RuntimeError) as error:
@@ -66,19 +75,85 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             self.logger.info("nothing to resume in %s: starting from iteration 0", self.save_dir)
         return self.load(path, checkpointables=[])
 
+    def last_good(self) -> str:
+        """The last checkpoint that is whole; "" where there never was one. All workers get the main process's answer.
+
+        Raises:
+            UserError: there are checkpoints, but all of them are damaged.
+        """
+        chosen = comm.all_gather(self._find_last_good() if comm.is_main_process() else ("", []))[0]
+        last, damaged = chosen
+        for path, what in damaged:
+            self.logger.warning("checkpoint %s is damaged: %s", path, what)
+        if damaged and not last:
+            listing = "; ".join(f"{path}: {what}" for path, what in damaged)
+            raise UserError(f"no checkpoint in {self.save_dir} is whole, so nothing can be resumed: {listing}")
+        if damaged:
+            self.logger.warning("the one before is used: %s", last)
+        return last
+
+    def _find_last_good(self) -> tuple[str, list[tuple[str, str]]]:
+        damaged = []
+        tagged = self.get_checkpoint_file()
+        for path in [tagged] * bool(tagged) + [path for path in self.numbered() if path != tagged]:
+            what = damage(path)
+            if not what:
+                return path, damaged
+            damaged.append((path, what))
+        return "", damaged
+
+    def get_checkpoint_file(self) -> str:
+        """The file that was written last, by the note in ``save_dir/last_checkpoint``; "" where there is none."""
+        try:
+            with open(os.path.join(self.save_dir, "last_checkpoint"), encoding="utf-8") as file:
+                name = file.read().strip()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return ""
+        return os.path.join(self.save_dir, name) if name else ""
+
+    def numbered(self) -> list[str]:
+        """Paths of all ``model_NNNNNNN.pth`` in ``save_dir``, the newest first."""
+        found = [path for path in glob.glob(f"{glob.escape(self.save_dir)}/model_*.pth") if _NUMBERED.search(path)]
+        return sorted(found, key=lambda path: int(_NUMBERED.search(path)[1]), reverse=True)
+
+    def remove_unfinished(self) -> None:
+        """Remove what processes have left that were killed while they wrote a checkpoint."""
+        for path in glob.glob(f"{glob.escape(self.save_dir)}/*.pth.*.tmp"):
+            os.unlink(path)
+
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``save_dir/name.pth`` (complete or not at all) and make it the one that ``--resume`` takes."""
         if self.write(name, **kwargs):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def write(self, name: str, **kwargs: Any) -> str | None:
-        """Write ``save_dir/name.pth`` without making it the last checkpoint; returns the path where it wrote."""
+        """Write ``save_dir/name.pth`` without making it the last checkpoint; returns the path where it wrote.
+
+        The file gets its name once it is on the disk and has been read back.
+
+        Raises:
+            UserError: the disk is full or refuses, or a weight is not finite. A file of this name stays as it was.
+        """
         if not self.save_dir or not self.save_to_disk:
             return None
         states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
         path = os.path.join(self.save_dir, f"{name}.pth")
-        with atomic_write(path, "wb") as file:
-            torch.save({"model": self.model.state_dict(), **states, **kwargs}, file)
+        weights = self.model.state_dict()
+        for key, value in weights.items():
+            if value.is_floating_point() and not value.isfinite().all():
+                raise UserError(f"checkpoint {path} is not written: {key} is not finite any more, training diverged")
+        try:
+            with atomic_write(path, "wb") as file:
+                torch.save({"model": weights, **states, **kwargs}, file)
+                file.flush()
+                if what := damage(file.name):
+                    raise OSError(what)
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch's, over a failed write
+            reason = error if isinstance(error, OSError) else error.__context__ or error
+            raise UserError(
+                f"checkpoint {path} cannot be written: {reason}. The checkpoints before it are as they were; "
+                "--resume continues from the last one"
+            ) from None
         self.logger.info("saved checkpoint %s", path)
         return path
 

@@ -27,9 +27,9 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     """
     model = Trainer.build_model(cfg)
     checkpointer = FeatureAlignCheckpointer(model, cfg.OUTPUT_DIR)
-    if resume and not checkpointer.has_checkpoint():
-        raise UserError(f"--eval-only --resume: there is no last checkpoint in {cfg.OUTPUT_DIR}")
-    weights = checkpointer.get_checkpoint_file() if resume else cfg.MODEL.WEIGHTS
+    weights = checkpointer.last_good() if resume else cfg.MODEL.WEIGHTS
+    if not weights:
+        raise UserError(f"--eval-only --resume: there is no checkpoint in {cfg.OUTPUT_DIR}")
     checkpointer.load(weights, checkpointables=[], strict=True)
     results = Trainer.test(cfg, model)
     if cfg.TEST.AUG.ENABLED:

@@ -2,9 +2,14 @@
 
 import argparse
 import os
+import signal
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.process import BaseProcess
+from types import FrameType
 from typing import Any
 
 import torch
@@ -13,10 +18,10 @@ import torch.multiprocessing as mp
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from fa_detectron.errors import UserError, run_command
+from fa_detectron.engine.stop import STATUSES
+from fa_detectron.errors import SharedError, UserError, run_command
 
-# Evaluation gathers on one worker while the others wait, which takes longer than torch's default of 10 minutes.
-_TIMEOUT = timedelta(minutes=60)
+_FAREWELL = 5.0  # seconds for the other workers to end by themselves
 _Main = Callable[[argparse.Namespace, CfgNode], Any]
 
 
@@ -63,7 +68,7 @@ def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
 
     Args:
         main: a module's function (spawned processes import it by name).
-        args: with num_gpus, num_processes, num_machines, machine_rank, dist_url.
+        args: with num_gpus, num_processes, num_machines, machine_rank, dist_url, timeout.
         cfg: the resolved config; MODEL.DEVICE says whether processes use GPUs or CPUs.
 
     Returns:
@@ -80,17 +85,38 @@ def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         return main(args, cfg)
 
     address, port = _rendezvous(args)
+    options = (main, args, cfg, local, address, port)
+    context = mp.start_processes(_spawned, options, nprocs=local, join=False, start_method="spawn")
     try:
-        mp.start_processes(_spawned, (main, args, cfg, local, address, port), nprocs=local, start_method="spawn")
+        with _passed_on(context.processes):
+            while not context.join(grace_period=_FAREWELL):
+                pass
     except mp.ProcessExitedException as error:
-        if error.exit_code == 2 and not error.signal_name:
-            raise SystemExit(2) from None  # the worker has said why
+        if error.exit_code in (2, *STATUSES) and not error.signal_name:
+            raise SystemExit(error.exit_code) from None  # the worker has said why
         how = f"by signal {error.signal_name}" if error.signal_name else f"with exit status {error.exit_code}"
         raise UserError(
             f"worker process {error.error_index} (pid {error.error_pid}) died {how}; the run has ended. "
             f"--resume continues from the last checkpoint in {cfg.OUTPUT_DIR}, if there is one"
         ) from None
     return None
+
+
+@contextmanager
+def _passed_on(processes: list[BaseProcess]) -> Iterator[None]:
+    """Pass SIGINT and SIGTERM on to the workers, who stop after the step in hand, and wait for them."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        for process in processes:
+            if process.is_alive():
+                os.kill(process.pid, number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _rendezvous(args: argparse.Namespace) -> tuple[str, int]:
@@ -134,11 +160,25 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         backend = "gloo"
         if "OMP_NUM_THREADS" not in os.environ:  # the processes share the cores
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
-    dist.init_process_group(backend, timeout=_TIMEOUT)
+    dist.init_process_group(backend, timeout=timedelta(minutes=args.timeout))
     _create_local_group(local)
     register_from_config(cfg)  # a spawned process starts with Detectron2's own data sets only
     comm.synchronize()
-    result = main(args, cfg)
+    try:
+        result = main(args, cfg)
+    except SharedError:
+        if comm.is_main_process():
+            raise
+        time.sleep(_FAREWELL)  # the first to exit has the others ended; the main process has something to say
+        raise SystemExit(2) from None
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        # The first line; what follows are torch's own addresses.
+        raise UserError(
+            f"worker {dist.get_rank()} has lost another worker ({str(error).splitlines()[0]}); the run has ended. "
+            f"--resume continues from the last checkpoint in {cfg.OUTPUT_DIR}, if there is one"
+        ) from None
     dist.destroy_process_group()  # not on failure: it could wait for workers that are gone
     return result
 

@@ -1,8 +1,10 @@
 """The run's folder: made when training really starts, so that a wrong argument leaves nothing behind."""
 
+import fnmatch
 import logging
 import logging.handlers
 import os
+import shutil
 
 import torch
 from detectron2.config import CfgNode
@@ -59,7 +61,8 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
     os.makedirs(folder, exist_ok=True)
     if comm.is_main_process():
         if not resumed and os.path.exists(os.path.join(folder, "last_checkpoint")):
-            logger.warning("%s holds an earlier run: its checkpoints are overwritten, its logs continued", folder)
+            _put_aside(folder)
+            logger.warning("%s holds an earlier run: its checkpoints are now in %s/previous", folder, folder)
         with atomic_write(os.path.join(folder, "config.yaml")) as file:
             file.write(cfg.dump())
     rank = comm.get_rank()
@@ -76,3 +79,16 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
     if _file is not None:
         _file.close()
     _held, _file = None, handler
+
+
+def _put_aside(folder: str) -> None:
+    """Move an earlier run's checkpoints to ``folder/previous``, so that --resume takes none of them for the new run's.
+
+    Those that were there before go.
+    """
+    previous = os.path.join(folder, "previous")
+    shutil.rmtree(previous, ignore_errors=True)
+    os.makedirs(previous)
+    for name in ("last_checkpoint", "best_checkpoint.json", *fnmatch.filter(os.listdir(folder), "model_*.pth")):
+        if os.path.exists(os.path.join(folder, name)):
+            os.replace(os.path.join(folder, name), os.path.join(previous, name))

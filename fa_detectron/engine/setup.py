@@ -27,6 +27,19 @@ def argument_parser() -> argparse.ArgumentParser:
     # None: one GPU if there is one, else the CPU. A number that the machine cannot serve is an error.
     parser.set_defaults(num_gpus=None, dist_url="auto")
     parser.add_argument("--num-processes", type=int, help="number of CPU processes (over gloo)")
+    # Evaluation gathers on one worker while the others wait, which takes longer than torch's default of 10 minutes.
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="MINUTES",
+        help="end the run when a worker has waited this long for another (default %(default)s)",
+    )
+    parser.add_argument(
+        "--skip-nonfinite",
+        action="store_true",
+        help="leave out training steps whose loss or gradient is not finite (they are counted) instead of stopping",
+    )
     data = parser.add_argument_group("data (instead of registered sets)")
     data.add_argument("--train", metavar="PATH", help="COCO JSON, Pascal VOC folder[:split] or YOLO data.yaml[:split]")
     data.add_argument("--val", metavar="PATH", help="the same for evaluation")
@@ -59,6 +72,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     resolve_data_arguments(
         cfg, train=args.train or "", val=args.val or "", images=args.images or "", skip_bad_boxes=args.skip_bad_boxes
     )
+    cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite
     register_from_config(cfg)
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
@@ -89,8 +103,16 @@ def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
         raise UserError("DATASETS.TRAIN is empty; give --train PATH or a registered set")
     if cfg.SOLVER.MAX_ITER < 1:
         raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, must be at least 1 (--eval-only evaluates alone)")
-    if cfg.SOLVER.IMS_PER_BATCH < 1 or cfg.SOLVER.IMS_PER_BATCH % world:
-        raise UserError(f"SOLVER.IMS_PER_BATCH {cfg.SOLVER.IMS_PER_BATCH} cannot be shared evenly by {world} processes")
+    solver, parts = cfg.SOLVER, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS)
+    if solver.ACCUMULATION_STEPS < 1:
+        raise UserError(f"SOLVER.ACCUMULATION_STEPS is {solver.ACCUMULATION_STEPS}, must be at least 1")
+    if solver.IMS_PER_BATCH < 1 or solver.IMS_PER_BATCH % parts:
+        steps = f" times {solver.ACCUMULATION_STEPS} accumulation steps" if solver.ACCUMULATION_STEPS > 1 else ""
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} cannot be shared evenly by {world} processes{steps}"
+        )
+    if solver.CHECKPOINTS_KEPT < 0 or solver.CHECKPOINTS_KEPT == 1:
+        raise UserError(f"SOLVER.CHECKPOINTS_KEPT is {solver.CHECKPOINTS_KEPT}, must be at least 2, or 0 to keep all")
     resumes = args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))  # then it is not read
     if cfg.MODEL.WEIGHTS and not resumes and "://" not in cfg.MODEL.WEIGHTS and not os.path.isfile(cfg.MODEL.WEIGHTS):
         raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: no such file")

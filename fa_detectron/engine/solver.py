@@ -1,9 +1,10 @@
-"""The optimizer: SGD or AdamW, with the weight decay that the method needs."""
+"""The optimizer, SGD or AdamW, with the weight decay that the method needs; the average of the weights."""
 
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from fa_detectron.errors import UserError
 
@@ -33,3 +34,17 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     else:
         raise UserError(f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER}: expected SGD or ADAMW")
     return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
+    """The exponential moving average of the weights, SOLVER.EMA_DECAY a step; None where that is 0.
+
+    Raises:
+        UserError: a decay that is none.
+    """
+    decay = cfg.SOLVER.EMA_DECAY
+    if not 0 <= decay < 1:
+        raise UserError(f"SOLVER.EMA_DECAY is {decay}, but must be at least 0 (no average) and below 1")
+    if not decay:
+        return None
+    return AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay)).requires_grad_(False)

@@ -4,11 +4,12 @@ import importlib.util
 import logging
 import os
 import weakref
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader, build_detection_train_loader
+from detectron2.data import build_detection_test_loader
 from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
 from detectron2.evaluation import DatasetEvaluator, verify_results
 from detectron2.modeling import build_model
@@ -20,14 +21,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 import fa_detectron.modeling  # noqa: F401  registers the meta-architecture and the backbones
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
+from fa_detectron.data.stream import build_train_loader
+from fa_detectron.engine.checkpoints import Checkpoints
 from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.engine.hooks import BestCheckpoint, Evaluation
 from fa_detectron.engine.mapper import NamingMapper
 from fa_detectron.engine.progress import BarLoader, ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
 from fa_detectron.engine.run_folder import open_run_folder
-from fa_detectron.engine.solver import build_optimizer
+from fa_detectron.engine.solver import build_average, build_optimizer
 from fa_detectron.engine.step import StepTrainer
+from fa_detectron.engine.stop import Stopped, StopSignals
 from fa_detectron.errors import UserError
 from fa_detectron.modeling.test_time_augmentation import DenseTTA
 
@@ -45,24 +49,44 @@ class Trainer(DefaultTrainer):
         TrainerBase.__init__(self)  # DefaultTrainer's own asserts GPUs when there are several processes
         model = self.build_model(cfg)
         optimizer = self.build_optimizer(cfg, model)
-        data_loader = self.build_train_loader(cfg)
+        self._average = build_average(cfg, model)
+        # What is evaluated is what a checkpoint calls its model.
+        evaluated = model if self._average is None else self._average.module
         if comm.get_world_size() > 1:
             # All parameters get a gradient in every step (the loss sees to it), so none has to be searched for.
             devices = [torch.cuda.current_device()] if cfg.MODEL.DEVICE.startswith("cuda") else None
             model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
-        self._trainer = StepTrainer(model, data_loader, optimizer, amp=cfg.SOLVER.AMP.ENABLED)
+        self.stop = StopSignals()
+        self._trainer = StepTrainer(
+            model,
+            optimizer,
+            seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
+            stop=self.stop,
+            amp=cfg.SOLVER.AMP.ENABLED,
+            accumulate=cfg.SOLVER.ACCUMULATION_STEPS,
+            average=self._average,
+            skip_nonfinite=cfg.SOLVER.SKIP_NONFINITE,
+        )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
-        self.checkpointer = FeatureAlignCheckpointer(model, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
+        self.checkpointer = FeatureAlignCheckpointer(evaluated, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from OUTPUT_DIR's last checkpoint (``resume``, and there is one), else load MODEL.WEIGHTS."""
+        """Continue from OUTPUT_DIR's last good checkpoint (``resume``, and there is one), else load MODEL.WEIGHTS."""
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
-        if resume and self.checkpointer.has_checkpoint():
+        file = self.checkpointer.resumed_from
+        if self._average is not None and not (file and self._average.n_averaged):
+            getattr(self.model, "module", self.model).load_state_dict(self._average.module.state_dict())
+        if file:
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that was finished
-            file = self.checkpointer.get_checkpoint_file()
-            _logger.info("resumed from %s at iteration %d of %d", file, self.start_iter, self.max_iter)
+            _logger.info(
+                "resumed from %s at iteration %d of %d: weights%s, optimizer, schedule, and the data where it stopped "
+                "(seed %d)",
+                *(file, self.start_iter, self.max_iter),
+                "" if self._average is None else " and their average",
+                self._trainer.seed,
+            )
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate, print the final table.
@@ -70,13 +94,15 @@ class Trainer(DefaultTrainer):
         Returns:
             The last results on the main process, {} elsewhere and for a run without DATASETS.TEST.
         """
-        open_run_folder(self.cfg, resumed=self.start_iter > 0)
+        open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))
+        loader = self.build_train_loader(self.cfg, self._trainer.seed, self.start_iter)
+        self._trainer.start(loader)
         if comm.is_main_process():
             self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD)])
         self._results: dict[str, Any] = {}
         self._loop()
         if self.cfg.TEST.AUG.ENABLED and self.cfg.DATASETS.TEST:
-            self._results = self.test_with_TTA(self.cfg, self.model, self._results)
+            self._results = self.test_with_TTA(self.cfg, self.checkpointer.model, self._results)
         if comm.is_main_process() and self.cfg.DATASETS.TEST:
             weights = os.path.join(self.cfg.OUTPUT_DIR, "model_final.pth")
             print("\n" + final_report(self.cfg, self._results, weights), flush=True)
@@ -88,7 +114,7 @@ class Trainer(DefaultTrainer):
         if self.start_iter >= self.max_iter:
             _logger.info("training is complete (%d of %d iterations): evaluating", self.start_iter, self.max_iter)
         self.iter = self.start_iter
-        with EventStorage(self.start_iter) as self.storage:
+        with EventStorage(self.start_iter) as self.storage, self.stop:
             try:
                 self.before_train()
                 for iteration in range(self.start_iter, self.max_iter):
@@ -96,18 +122,33 @@ class Trainer(DefaultTrainer):
                     self.before_step()
                     self.run_step()
                     self.after_step()
+                    if self.stop.agreed:
+                        raise Stopped(self.stop.agreed)
                 self.iter = self.max_iter
+            except Stopped as stopped:
+                self._save_and_exit(stopped)
             finally:
                 self.after_train()
+
+    def _save_and_exit(self, stopped: Stopped) -> NoReturn:
+        if comm.is_main_process():
+            path = self._checkpoints.save()
+            text = "stopped by %s after iteration %d of %d; --resume continues from %s"
+            _logger.warning(text, stopped, self.iter + 1, self.max_iter, path)
+        if self.stop.agreed:
+            comm.synchronize()  # whoever exits first has the others ended
+        raise SystemExit(128 + stopped.number)
 
     def build_hooks(self) -> list[HookBase | None]:
         cfg, main = self.cfg, comm.is_main_process()
         result: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
-            loader = self.build_train_loader(cfg)
+            loader = self.build_train_loader(cfg, self._trainer.seed)
             result.append(hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if main:
-            result.append(hooks.PeriodicCheckpointer(self.checkpointer, cfg.SOLVER.CHECKPOINT_PERIOD))
+            period, kept = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_KEPT
+            self._checkpoints = Checkpoints(self.checkpointer, period, kept)
+            result.append(self._checkpoints)
         if main and show_bars():
             result.append(ProgressBar())
         if cfg.DATASETS.TEST:
@@ -117,7 +158,8 @@ class Trainer(DefaultTrainer):
         return result
 
     def _evaluate(self) -> dict[str, Any]:
-        self._results = self.test(self.cfg, self.model)
+        with self.stop.at_once():
+            self._results = self.test(self.cfg, self.checkpointer.model)
         return self._results
 
     def build_writers(self) -> list[EventWriter]:
@@ -152,8 +194,10 @@ class Trainer(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode) -> Any:
-        return build_detection_train_loader(cfg, mapper=NamingMapper(cfg, is_train=True))
+    def build_train_loader(cls, cfg: CfgNode, seed: int = 0, start: int = 0) -> Iterable[list[dict[str, Any]]]:
+        """Endless batches of this process, as a function of the seed; ``start``: iterations that have had theirs."""
+        mapper = NamingMapper(cfg, is_train=True)
+        return build_train_loader(cfg, mapper, seed, start * cfg.SOLVER.ACCUMULATION_STEPS)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:

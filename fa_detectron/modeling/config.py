@@ -81,6 +81,15 @@ def _add_backbone(cfg: CfgNode) -> None:
 def _add_solver(cfg: CfgNode) -> None:
     # "SGD" (with SOLVER.MOMENTUM) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Batches whose gradients add up to a step: IMS_PER_BATCH images are shared by the workers, then by these.
+    cfg.SOLVER.ACCUMULATION_STEPS = 1
+    # Exponential moving average of the weights, which is then what is evaluated and saved: the share of the old
+    # average that a step leaves, 0.999 for instance; 0.0: no average.
+    cfg.SOLVER.EMA_DECAY = 0.0
+    # Leave out a step whose losses or gradients are not finite (at most 4 in a row), instead of stopping.
+    cfg.SOLVER.SKIP_NONFINITE = False
+    # Numbered checkpoints that stay in OUTPUT_DIR, at least 2; 0: all.
+    cfg.SOLVER.CHECKPOINTS_KEPT = 2
 
 
 def _add_data(cfg: CfgNode) -> None:

@@ -10,7 +10,7 @@ from detectron2.structures import Boxes, ImageList, Instances
 from torch import Tensor, nn
 
 from fa_detectron.errors import UserError
-from fa_detectron.ops import decode_detections, quality_weighted_loss
+from fa_detectron.ops import decode_detections, quality_normalizers, quality_weighted_loss
 
 from .backbone import FeatureAlignFPN
 from .config import check_options
@@ -122,8 +122,14 @@ class FeatureAlign(nn.Module):
     def device(self) -> torch.device:
         return self.pixel_mean.device
 
-    def forward(self, batched_inputs: list[dict[str, Any]]) -> dict[str, Tensor] | list[dict[str, Instances]]:
+    def forward(
+        self, batched_inputs: list[dict[str, Any]], normalizers: tuple[Tensor, Tensor] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Instances]]:
         """Detectron2's format: an image each, "image" (3, h, w), "instances" in training, "height" and "width" wanted.
+
+        Args:
+            batched_inputs: the images.
+            normalizers: in training on one of several batches whose gradients add up, those of :meth:`normalizers`.
 
         Returns:
             In training the losses "loss_pos", "loss_neg", "loss_norm" (0-dim); else, an image, {"instances":
@@ -133,7 +139,7 @@ class FeatureAlign(nn.Module):
         features = self.backbone(images.tensor, self.padding_mask(images))
         predictions = self.head([features[name] for name in self.in_features])
         if self.training:
-            return self.losses(predictions, batched_inputs)
+            return self.losses(predictions, batched_inputs, normalizers)
         return self.inference(predictions, images, batched_inputs)
 
     def preprocess(self, batched_inputs: list[dict[str, Any]]) -> ImageList:
@@ -149,10 +155,28 @@ class FeatureAlign(nn.Module):
             mask[index, :image_height, :image_width] = False
         return mask
 
+    def normalizers(self, batches: list[list[dict[str, Any]]]) -> tuple[Tensor, Tensor]:
+        """The normalisers with which the mean loss of equal batches is that of all their images, on all workers."""
+        truth = [x["instances"].to(self.device) for batch in batches for x in batch]
+        return quality_normalizers(
+            [instances.gt_boxes.tensor for instances in truth],
+            [instances.gt_classes for instances in truth],
+            self.mu,
+            self.sigma,
+            self.head.strides,
+            [instances.image_size for instances in truth],
+            location_offset=self.location_offset,
+            parts=len(batches),
+            reduce=True,
+        )
+
     def losses(
-        self, predictions: tuple[list[Tensor], list[Tensor], list[Tensor]], batched_inputs: list[dict[str, Any]]
+        self,
+        predictions: tuple[list[Tensor], list[Tensor], list[Tensor]],
+        batched_inputs: list[dict[str, Any]],
+        normalizers: tuple[Tensor, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        """The batch's losses; the normalisers are averaged over the workers."""
+        """The batch's losses; the normalisers, if not given, are averaged over the workers."""
         truth = [x["instances"].to(self.device) for x in batched_inputs]
         return quality_weighted_loss(
             *predictions,
@@ -162,6 +186,7 @@ class FeatureAlign(nn.Module):
             self.sigma,
             self.head.strides,
             location_offset=self.location_offset,
+            normalizers=normalizers,
             reduce=True,
             **self.loss_options,
         )

@@ -79,7 +79,7 @@ def quality_weighted_loss(
         reg_weight: exponent of the regression quality.
         iou_type: "giou", "linear_iou" or "iou", the overlap behind the regression quality.
         normalizers: the divisors of the foreground and the background loss, used as they are (gradient accumulation
-            takes those of the whole batch). None: from this batch, at least 1.
+            takes those of the whole batch, ``quality_normalizers``). None: from this batch, at least 1.
         reduce: average the divisors over the workers of torch.distributed (one all-reduce).
 
     Returns:

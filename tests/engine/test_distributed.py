@@ -1,7 +1,8 @@
-"""Two processes with half the batch each are one process with the whole batch."""
+"""Processes with a share of the batch each are one process with the whole batch; four stand for four GPUs as well as
+for two machines with two each. What is not mathematics, starting and dying, is tested in test_launch.py."""
 
+import json
 import os
-import socket
 
 import pytest
 import torch
@@ -14,8 +15,14 @@ from detectron2.structures import Boxes, Instances
 from torch.nn.parallel import DistributedDataParallel
 
 from fa_detectron import add_feature_align_config
+from fa_detectron.engine import Trainer, argument_parser, evaluate, launch, setup
+from fa_detectron.engine.step import StepTrainer
+from fa_detectron.engine.stop import StopSignals
 from fa_detectron.modeling import FeatureAlign
+from tests.engine.processes import START, free_port
+from tests.engine.tiny import make_config, make_set
 
+METHODS = ("FeatureAlign", "AutoAssign")
 SIZE = (64, 96)  # one canvas
 BOXES = {
     "equal": [[[8, 8, 40, 48]], [[30, 10, 90, 60]], [[0, 0, 20, 30]], [[50, 20, 70, 40]]],
@@ -56,52 +63,89 @@ def build_batch(case: str) -> list[dict]:
         instances.gt_boxes = Boxes(torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4))
         instances.gt_classes = (torch.arange(len(boxes)) + index) % 3
         image = torch.randint(0, 256, (3, *SIZE), generator=generator, dtype=torch.uint8)
-        batch.append({"image": image, "instances": instances, "height": SIZE[0], "width": SIZE[1]})
+        record = {"file_name": f"{index}.png", "height": SIZE[0], "width": SIZE[1]}
+        batch.append({"image": image, "instances": instances, **record})
     return batch
 
 
-def step(model: torch.nn.Module, batch: list[dict]) -> tuple[dict, dict]:
-    """The losses, and the gradient of every trained parameter by name."""
-    losses = model(batch)
-    sum(losses.values()).backward()
+def step(model: torch.nn.Module, batches: list[list[dict]]) -> tuple[dict, dict]:
+    """The mean losses, and the gradient of every trained parameter by name."""
+    trainer = StepTrainer(model, torch.optim.SGD(model.parameters()), seed=0, stop=StopSignals())
+    losses = trainer.gradients(batches)
     inner = getattr(model, "module", model)
     gradients = {name: p.grad.clone() for name, p in inner.named_parameters() if p.requires_grad}
-    return {name: loss.detach() for name, loss in losses.items()}, gradients
+    return {name: sum(x[name] for x in losses) / len(losses) for name in losses[0]}, gradients
 
 
-def worker(rank: int, port: int, folder: str) -> None:
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(rank), WORLD_SIZE="2")
+def share(index: int, world: int, port: int, parts: int, folder: str) -> None:
+    """What one of ``world`` processes does with its part of the four images, in ``parts`` batches."""
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(index), WORLD_SIZE=str(world))
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo")
-    for method in ("FeatureAlign", "AutoAssign"):
+    size = 4 // (world * parts)
+    for method in METHODS:
         for case in BOXES:
-            model = DistributedDataParallel(build_model(method), broadcast_buffers=False)
-            torch.save(step(model, build_batch(case)[2 * rank : 2 * rank + 2]), f"{folder}/{method} {case} {rank}.pt")
+            model = DistributedDataParallel(build_model(method).double(), broadcast_buffers=False)
+            images = build_batch(case)[index * size * parts : (index + 1) * size * parts]
+            batches = [images[i : i + size] for i in range(0, len(images), size)]
+            torch.save(step(model, batches), f"{folder}/{method} {case} {index}.pt")
     torch.distributed.destroy_process_group()
 
 
+@pytest.fixture(scope="module", params=[(2, 1), (4, 1), (2, 2)], ids=["2", "4", "2 accumulate 2"])
+def shares(request, tmp_path_factory) -> tuple[int, str]:
+    """Number of processes, and the folder of what they computed, all cases in one start."""
+    world, parts = request.param
+    folder = str(tmp_path_factory.mktemp("shares"))
+    mp.start_processes(share, (world, free_port(), parts, folder), nprocs=world, start_method=START)
+    return world, folder
+
+
 @pytest.fixture(scope="module")
-def halves(tmp_path_factory) -> str:
-    """The folder of what two processes computed, all cases in one start."""
-    folder = str(tmp_path_factory.mktemp("halves"))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.start_processes(worker, (port, folder), nprocs=2, start_method="spawn")
-    return folder
+def whole() -> dict:
+    return {(method, case): step(build_model(method).double(), [build_batch(case)]) for method in METHODS for case in BOXES}
 
 
-@pytest.mark.parametrize("method", ["FeatureAlign", "AutoAssign"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", list(BOXES))
-def test_two_halves_are_one_whole(halves, method, case):
-    losses, gradients = step(build_model(method), build_batch(case))
-    (losses_0, gradients_0), (losses_1, gradients_1) = (torch.load(f"{halves}/{method} {case} {r}.pt") for r in (0, 1))
+def test_the_shares_are_one_whole(shares, whole, method, case):
+    world, folder = shares
+    losses, gradients = whole[method, case]
+    found = [torch.load(f"{folder}/{method} {case} {index}.pt") for index in range(world)]
     for name, loss in losses.items():
-        torch.testing.assert_close((losses_0[name] + losses_1[name]) / 2, loss, rtol=1e-5, atol=1e-7)
-    assert gradients.keys() == gradients_0.keys()
+        assert sum(part[0][name] for part in found) / world == pytest.approx(loss, rel=1e-6, abs=1e-9)
+    assert gradients.keys() == found[0][1].keys()
     for name, gradient in gradients.items():
-        assert torch.equal(gradients_0[name], gradients_1[name]), name
+        assert all(torch.equal(part[1][name], found[0][1][name]) for part in found), name
         scale = gradient.abs().max().item()
-        torch.testing.assert_close(gradients_0[name], gradient, rtol=1e-3, atol=1e-4 * scale + 1e-9, msg=name)
+        torch.testing.assert_close(found[0][1][name], gradient, rtol=0, atol=1e-6 * scale + 1e-15, msg=name)
     if case != "no box":
         assert all(gradients[name].abs().max() > 0 for name in ("head.cls_score.weight", "mu", "sigma"))
+
+
+def evaluation(index: int, world: int, port: int, words: list[str]) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), RANK=str(index), WORLD_SIZE=str(world))
+    os.environ.update(LOCAL_RANK=str(index), LOCAL_WORLD_SIZE=str(world))
+    args = argument_parser().parse_args(words)
+    launch(lambda args, cfg: evaluate(cfg), args, setup(args))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+@pytest.mark.parametrize("images", [5, 3])
+def test_evaluation_neither_loses_nor_doubles_an_image(tmp_path, images, world):
+    """Five images for two and four processes, and three, so that one has none."""
+    data, config = make_set(tmp_path / "data", images=images), make_config(tmp_path)
+    words = ["--config-file", str(config), "--train", str(data), "--val", str(data), "--eval-only"]
+    model = Trainer.build_model(setup(argument_parser().parse_args([*words, "MODEL.WEIGHTS", "random"])))
+    with torch.no_grad():
+        torch.nn.init.zeros_(model.head.cls_score.bias)  # detections of every image
+    torch.save({"model": model.state_dict()}, tmp_path / "weights.pth")
+    found = []
+    for processes in (1, world):
+        folder = tmp_path / str(processes)
+        line = [*words, "MODEL.WEIGHTS", str(tmp_path / "weights.pth"), "OUTPUT_DIR", str(folder)]
+        mp.start_processes(evaluation, (processes, free_port(), line), nprocs=processes, start_method=START)
+        rows = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
+        found.append(sorted(rows, key=lambda row: (row["image_id"], -row["score"], row["bbox"])))
+    assert {row["image_id"] for row in found[0]} == set(range(images))
+    assert found[0] == found[1]

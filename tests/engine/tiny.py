@@ -22,17 +22,20 @@ BASE = Path(__file__).resolve().parents[2] / "configs" / "Base-ResNet-FPN.yaml"
 TRAIN_NET = Path(__file__).resolve().parents[2] / "projects" / "FeatureAlign" / "train_net.py"
 
 
-def make_set(folder: Path, images: int = 4, classes: tuple[str, ...] = ("block",)) -> Path:
-    """A COCO set of bright rectangles (64 x 64 pixels); returns the JSON."""
+def make_set(
+    folder: Path, images: int = 4, classes: tuple[str, ...] = ("block",), widths: tuple[int, ...] = (64,)
+) -> Path:
+    """A COCO set of bright rectangles, images 64 pixels high and of the widths in turn; returns the JSON."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     records, annotations = [], []
     for index in range(images):
-        pixels = np.zeros((64, 64, 3), dtype=np.uint8)
+        width = widths[index % len(widths)]
+        pixels = np.zeros((64, width, 3), dtype=np.uint8)
         x, y = (int(v) for v in rng.integers(0, 30, 2))
         pixels[y : y + 24, x : x + 28] = 255
         Image.fromarray(pixels).save(folder / f"{index}.png")
-        records.append({"id": index, "file_name": f"{index}.png", "height": 64, "width": 64})
+        records.append({"id": index, "file_name": f"{index}.png", "height": 64, "width": width})
         annotations.append(
             {"id": index + 1, "image_id": index, "category_id": 1 + index % len(classes), "bbox": [x, y, 28, 24],
              "area": 28 * 24, "iscrowd": 0}

@@ -88,8 +88,16 @@ class FeatureAlignFPN(FPN):
         if self.top_block is not None:
             source = self.top_block.in_feature
             top = maps[source] if source in maps else outputs[self._out_features.index(source)]
-            outputs.extend(self.top_block(top))
+            outputs.extend(self._coarser_maps(top))
         return dict(zip(self._out_features, outputs))
+
+    def _coarser_maps(self, top: torch.Tensor) -> list[torch.Tensor]:
+        if top.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+            # oneDNN's bfloat16 gradient of the weight of a stride-2 convolution is memory garbage, NaN at times, where
+            # the map is one cell wide (torch 2.11).
+            with torch.autocast("cpu", enabled=False):
+                return self.top_block(top.float())
+        return self.top_block(top)
 
 
 def resize_mask(padding_mask: torch.Tensor | None, size: torch.Size) -> torch.Tensor | None:

@@ -82,15 +82,18 @@ def _prior_term(pairs: Pairs, joint: Tensor, num_boxes: int, quality_prior: bool
     return num_boxes / ((v * pairs.gaussian).clamp(min=1e-12).sqrt().sum() + 1e-6)
 
 
-def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool) -> tuple[Tensor, Tensor]:
-    """Divisors of the foreground and the background loss from this worker's sums; one all-reduce where asked for."""
+def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool, parts: int = 1) -> tuple[Tensor, Tensor]:
+    """Divisors of the foreground and the background loss from this worker's sums; one all-reduce where asked for.
+
+    They are for the mean over the workers, and over the ``parts`` that each worker's batch is divided into.
+    """
     # full_like, not new_tensor: a copy from the host would make a GPU wait.
     totals = torch.stack([torch.full_like(num_background, num_boxes), num_background])  # (2,)
     workers = 1
     if reduce and dist.is_available() and dist.is_initialized():
         workers = dist.get_world_size()
         dist.all_reduce(totals)
-    foreground, background = (totals.clamp(min=1) / workers).unbind()
+    foreground, background = (totals.clamp(min=1) / (workers * parts)).unbind()
     return foreground, background
 
 

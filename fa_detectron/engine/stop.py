@@ -1,0 +1,73 @@
+"""Ctrl-C and SIGTERM: the step in hand is finished, a checkpoint written, and the process ends with a known status."""
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+_logger = logging.getLogger(__name__)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+STATUSES = tuple(128 + number for number in _SIGNALS)  # 130 and 143, as a shell reports them
+# A terminal, a launcher and a scheduler may all pass on the same wish; what comes later is impatience.
+_SAME_WISH = 1.0  # seconds
+
+
+class Stopped(Exception):
+    """The run ends early because a signal asked for it.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class StopSignals:
+    """While entered, notes SIGINT and SIGTERM instead of dying of them; a second one, later, ends the process at once.
+
+    Attributes:
+        received: number of the signal that came to this process, 0: none.
+        agreed: number of the signal over which all workers stop after this step, 0: none.
+    """
+
+    def __init__(self) -> None:
+        self.received = self.agreed = 0
+        self._since, self._at_once, self._before = 0.0, False, {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
+            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.received:
+            if time.monotonic() - self._since > _SAME_WISH:
+                self.__exit__()
+                raise KeyboardInterrupt
+            return
+        self.received, self._since = number, time.monotonic()
+        if self._at_once:
+            raise Stopped(number)
+        name = signal.Signals(number).name
+        _logger.warning("%s: stopping after this iteration, with a checkpoint; once more stops at once", name)
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Where no step is in hand: a signal raises :class:`Stopped`."""
+        self._at_once = True
+        try:
+            if self.received:
+                raise Stopped(self.received)
+            yield
+        finally:
+            self._at_once = False

@@ -1,0 +1,159 @@
+"""A run that was stopped goes on as if it had not been: bitwise the same weights, whatever stopped it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+pytest.importorskip("detectron2")
+
+from detectron2.engine import HookBase
+
+from fa_detectron.engine import Trainer
+from tests.engine.conftest import run
+from tests.engine.tiny import TRAIN_NET, make_config, make_set
+
+# All that is random: the order of the data, flip, size, crop, dropout; and wide images beside square ones.
+OPTIONS = (
+    *("MODEL.FEATURE_ALIGN.GLOBAL_ATTENTION.ENABLED", True, "MODEL.FEATURE_ALIGN.GLOBAL_ATTENTION.NUM_LAYERS", 1),
+    *("MODEL.FEATURE_ALIGN.GLOBAL_ATTENTION.DIM_FEEDFORWARD", 16),
+    *("INPUT.MIN_SIZE_TRAIN", "(48, 56, 64)", "INPUT.CROP.ENABLED", True),
+    *("SOLVER.MAX_ITER", 20, "SOLVER.CHECKPOINT_PERIOD", 0, "SOLVER.STEPS", "(12,)", "TEST.EVAL_PERIOD", 7),
+)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory) -> tuple:
+    folder = tmp_path_factory.mktemp("mixed")
+    data = make_set(folder / "data", images=7, widths=(64, 96))
+    return ("--config-file", make_config(folder), "--train", data, "--val", data)
+
+
+@pytest.fixture(scope="module")
+def straight(mixed, tmp_path_factory) -> dict:
+    folder = tmp_path_factory.mktemp("straight")
+    run(*mixed, *OPTIONS, "OUTPUT_DIR", folder)
+    return torch.load(folder / "model_final.pth", weights_only=True)
+
+
+class SignalAt(HookBase):
+    """Sends this process a signal in the middle of a step, or of an evaluation."""
+
+    def __init__(self, number: int, iteration: int) -> None:
+        self._number, self._iteration = number, iteration
+
+    def before_step(self) -> None:
+        if self.trainer.iter == self._iteration:
+            os.kill(os.getpid(), self._number)
+
+
+def stop_at(monkeypatch, number: int, iteration: int) -> None:
+    build = Trainer.build_hooks
+    monkeypatch.setattr(Trainer, "build_hooks", lambda self: [*build(self), SignalAt(number, iteration)])
+
+
+def assert_same(one: dict, two: dict) -> None:
+    assert one["model"].keys() == two["model"].keys()
+    for key, value in one["model"].items():
+        assert torch.equal(value, two["model"][key]), key
+    momentum = [state["trainer"]["_trainer"]["optimizer"]["state"] for state in (one, two)]
+    for key, value in momentum[0].items():
+        assert torch.equal(value["momentum_buffer"], momentum[1][key]["momentum_buffer"]), key
+
+
+@pytest.mark.parametrize("data_workers", [0, 2])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ten_and_resume_and_ten_is_twenty(mixed, straight, tmp_path, monkeypatch, number, data_workers):
+    words = (*mixed, *OPTIONS, "DATALOADER.NUM_WORKERS", data_workers, "OUTPUT_DIR", tmp_path)
+    with monkeypatch.context() as patch:
+        stop_at(patch, number, 9)
+        with pytest.raises(SystemExit) as status:
+            run(*words)
+    assert status.value.code == 128 + number
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000009.pth"
+    done = run(words[0], words[1], "--resume", *words[2:])
+    assert done.trainer.start_iter == 10
+    log = (tmp_path / "log.txt").read_text()
+    name = signal.Signals(number).name
+    path = f"{tmp_path}/model_0000009.pth"
+    assert f"stopped by {name} after iteration 10 of 20; --resume continues from {path}" in log
+    assert f"resumed from {path} at iteration 10 of 20: weights, optimizer, schedule, and the data" in log
+    assert_same(straight, torch.load(tmp_path / "model_final.pth", weights_only=True))
+
+
+def test_the_seed_of_a_run_without_one_is_kept(mixed, tmp_path, monkeypatch):
+    words = (*mixed, *OPTIONS, "SEED", -1, "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 0)
+    run(*words, "OUTPUT_DIR", tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "parts")
+    (tmp_path / "parts" / "last_checkpoint").write_text("model_0000001.pth")
+    run(words[0], words[1], "--resume", *words[2:], "OUTPUT_DIR", tmp_path / "parts")
+    one, two = (torch.load(tmp_path / part / "model_final.pth", weights_only=True) for part in ("whole", "parts"))
+    assert_same(one, two)
+
+
+def test_a_signal_during_evaluation_does_not_wait_for_its_end(mixed, tmp_path, monkeypatch):
+    def test(cls, cfg, model, evaluators=None):
+        os.kill(os.getpid(), signal.SIGTERM)
+        pytest.fail("the evaluation went on")
+
+    monkeypatch.setattr(Trainer, "test", classmethod(test))
+    with pytest.raises(SystemExit) as status:
+        run(*mixed, *OPTIONS, "OUTPUT_DIR", tmp_path)
+    assert status.value.code == 143
+    assert (tmp_path / "last_checkpoint").read_text() == "model_0000006.pth"
+
+
+def test_the_last_two_numbered_checkpoints_stay(mixed, tmp_path):
+    words = (*mixed, *OPTIONS, "SOLVER.MAX_ITER", 5, "SOLVER.CHECKPOINT_PERIOD", 1, "TEST.EVAL_PERIOD", 0)
+    run(*words, "OUTPUT_DIR", tmp_path / "two")
+    names = sorted(path.name for path in (tmp_path / "two").glob("*.pth"))
+    assert [name for name in names if "best" not in name] == [
+        "model_0000002.pth",
+        "model_0000003.pth",
+        "model_final.pth",
+    ]
+    run(*words, "SOLVER.CHECKPOINTS_KEPT", 0, "OUTPUT_DIR", tmp_path / "all")
+    assert len(list((tmp_path / "all").glob("model_0*.pth"))) == 4
+
+
+def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypatch):
+    words = (*mixed, *OPTIONS, "SOLVER.MAX_ITER", 3, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", tmp_path)
+    run(*words)
+    (tmp_path / "model_0000000.pth.99.tmp").write_text("left by a process that was killed")
+    old = (tmp_path / "model_final.pth").read_bytes()
+    stop_at(monkeypatch, signal.SIGTERM, 0)
+    with pytest.raises(SystemExit):
+        run(*words)
+    assert (tmp_path / "previous" / "model_final.pth").read_bytes() == old
+    assert not (tmp_path / "model_final.pth").exists() and not list(tmp_path.glob("*.tmp"))
+
+
+@pytest.mark.parametrize("number, processes", [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, number, processes):
+    """With several processes the launcher alone gets the signal, as from ``kill``."""
+    words = [*mixed, "--num-processes", processes, *OPTIONS, "SOLVER.MAX_ITER", 100_000, "OUTPUT_DIR", tmp_path]
+    command = [sys.executable, str(TRAIN_NET), *map(str, words), "TEST.EVAL_PERIOD", "0"]
+    with open(tmp_path / "err", "w") as err:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err)
+    try:
+        wait_for(tmp_path / "metrics.json", process)
+        process.send_signal(number)
+        assert process.wait(60) == 128 + number
+    finally:
+        process.kill()
+    log = (tmp_path / "log.txt").read_text()
+    name = (tmp_path / "last_checkpoint").read_text()
+    assert f"--resume continues from {tmp_path}/{name}" in log
+    assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+def wait_for(path, process: subprocess.Popen) -> None:
+    end = time.monotonic() + 60
+    while not path.exists() or not path.stat().st_size:
+        assert process.poll() is None and time.monotonic() < end, path
+        time.sleep(0.1)
