@@ -103,7 +103,8 @@ def shares(request, tmp_path_factory) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def whole() -> dict:
-    return {(method, case): step(build_model(method).double(), [build_batch(case)]) for method in METHODS for case in BOXES}
+    cases = [(method, case) for method in METHODS for case in BOXES]
+    return {(method, case): step(build_model(method).double(), [build_batch(case)]) for method, case in cases}
 
 
 @pytest.mark.parametrize("method", METHODS)
