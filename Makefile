@@ -15,10 +15,10 @@ PY := $(if $(VENV),$(VENV)/bin/python,python3)
 # One process a core; each one computes on one thread.
 TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: help setup demo test lint format doctor clean
+.PHONY: help setup demo test sanitize large-memory spills lint format doctor clean
 
 help:  ## this list
-	@sed -nE 's/^([a-z0-9_-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 12
+	@sed -nE 's/^([a-z0-9_-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
 
 setup:  ## environment, Detectron2 and native operators; seconds when all is there
 	@python="$$(bash tools/find_python.sh "$(VENV)")"; \
@@ -29,6 +29,15 @@ demo: setup  ## train and evaluate FeatureAlign on the built-in data; pictures i
 
 test: setup  ## run the tests (ARGS="tests/ops -k loss" for some)
 	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
+
+sanitize: setup  ## the operators' tests under the address and undefined-behaviour sanitizers, at each instruction set
+	@bash tools/sanitize.sh "$(PY)" $(ARGS)
+
+large-memory: setup  ## the operators on more than 2^31 elements; takes 10 GB of memory
+	@"$(PY)" -m pytest -q tests/ops/large_deform_conv.py
+
+spills: setup  ## fail where a CUDA kernel spills registers (needs the CUDA toolkit, no GPU)
+	@"$(PY)" tools/cuda_spills.py
 
 lint: setup  ## ruff and clang-format, as CI and pre-commit run them
 	@PATH="$$(dirname "$$(command -v "$(PY)")"):$$PATH" bash tools/format.sh --check

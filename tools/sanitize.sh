@@ -8,7 +8,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="${1:-python3}"
 [ "$#" -gt 0 ] && shift
 [ "$#" -gt 0 ] || set -- tests/ops -k "not instruction_set" # those start each level themselves
-levels="${FA_CPU_CAPABILITY:-default avx2 avx512}"
+case "$("$python" -c 'import torch; print(torch.backends.cpu.get_cpu_capability())')" in
+    AVX512) levels="default avx2 avx512" ;;
+    AVX2) levels="default avx2" ;;
+    *) levels="default" ;;
+esac
+levels="${FA_CPU_CAPABILITY:-$levels}"
 compiler="${CXX:-c++}"
 runtime=()
 for name in libasan.so libubsan.so libstdc++.so; do
@@ -27,18 +32,24 @@ for folder in csrc fa_detectron tests benchmarks; do
     tar --exclude='*.so' --exclude=__pycache__ -cf - "$folder" | tar -xf - -C build/sanitize
 done
 cp -p pyproject.toml build/sanitize/
+[ ! -d ../shared ] || ln -sfn "$PWD/../shared" build/shared
 cd build/sanitize
 FA_CUDA=0 FA_SANITIZE=1 "$python" csrc/build.py
 
 # Python itself is not instrumented: the runtime comes first by LD_PRELOAD (libstdc++ for its exceptions), and what the
 # interpreter keeps until it exits is no leak of ours.
 status=0
+rm -f report.*
 for level in $levels; do
     echo "== FA_CPU_CAPABILITY=$level"
     PYTHONPATH="$PWD" FA_CPU_CAPABILITY="$level" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" CI= \
         LD_PRELOAD="$(IFS=:; echo "${runtime[*]}")" \
-        ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0:abort_on_error=0:allocator_may_return_null=1" \
-        UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1" \
+        ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0:allocator_may_return_null=1:log_path=$PWD/report" \
+        UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$PWD/report" \
         timeout "${FA_LIMIT:-1500}" "$python" -m pytest -q -x -p no:cacheprovider "$@" || status=1
+done
+# Not on the standard error: pytest keeps that to itself until a test ends, and here the process ends first.
+for report in report.*; do
+    [ -f "$report" ] && cat "$report"
 done
 exit "$status"

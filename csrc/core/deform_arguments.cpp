@@ -128,6 +128,13 @@ Arguments check_arguments(const char* op, const at::Tensor& input, const at::Ten
   return a;
 }
 
+void check_grad_output(const char* op, const at::Tensor& grad_output, const Arguments& a,
+                       const at::Tensor& input) {
+  TORCH_CHECK_VALUE(grad_output.device() == input.device(), op, ": grad_output is on ",
+                    grad_output.device(), ", input on ", input.device());
+  check_sizes(op, "grad_output", grad_output, {a.batch, a.outputs, a.out_height, a.out_width});
+}
+
 std::vector<Arguments> check_level_arguments(at::TensorList inputs, at::TensorList offset_masks,
                                              const at::Tensor& weight,
                                              const std::optional<at::Tensor>& bias) {

@@ -24,6 +24,10 @@ std::vector<Arguments> check_level_arguments(at::TensorList inputs, at::TensorLi
                                              const at::Tensor& weight,
                                              const std::optional<at::Tensor>& bias);
 
+// Throws unless `grad_output` fits the output that the arguments make, and lies beside the input.
+void check_grad_output(const char* op, const at::Tensor& grad_output, const Arguments& arguments,
+                       const at::Tensor& input);
+
 // An output keeps the input's layout: channels_last where the input is that and not contiguous. The
 // fake kernels in fa_detectron/ops/deform_conv.py follow the same rule.
 at::MemoryFormat output_format(const at::Tensor& input);

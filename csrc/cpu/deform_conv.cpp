@@ -104,11 +104,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   Level level;
   level.arguments = check_arguments("deform_conv2d_backward", input, weight, offset, mask,
                                     std::nullopt, stride, padding, dilation);
-  const Arguments& a = level.arguments;
-  const std::array<int64_t, 4> sizes = {a.batch, a.outputs, a.out_height, a.out_width};
-  TORCH_CHECK_VALUE(grad_output.sizes() == at::IntArrayRef(sizes),
-                    "deform_conv2d_backward: grad_output has the shape ", grad_output.sizes(),
-                    ", it must be ", at::IntArrayRef(sizes));
+  check_grad_output("deform_conv2d_backward", grad_output, level.arguments, input);
   const at::ScalarType type = compute_type(input);
   const auto contiguous = at::MemoryFormat::Contiguous;
   level.input = prepared(input, type);
@@ -170,6 +166,7 @@ std::vector<Tensor> deform_conv2d_levels_backward(at::TensorList grad_outputs,
   std::vector<Tensor> grad_raw(levels.size());
   for (size_t l = 0; l < levels.size(); ++l) {
     Level& level = levels[l];
+    check_grad_output("deform_conv2d_levels_backward", grad_outputs[l], level.arguments, inputs[l]);
     level.output = prepared(grad_outputs[l], type);
     if (needed[0])
       level.grad_input = allocate(inputs[l].sizes(), inputs[l], type, output_format(inputs[l]));

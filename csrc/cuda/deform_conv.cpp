@@ -164,6 +164,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   call.input = prepared(input, type);
   call.offset = prepared(offset, type);
   if (mask) call.mask = prepared(*mask, type);
+  check_grad_output("deform_conv2d_backward", grad_output, call.arguments, input);
   call.grad_output = prepared(grad_output, type);
   const bool needs_mask = mask && needed[3];
   if (needed[0]) call.grad_input = at::zeros(input.sizes(), call.input.options());
@@ -215,6 +216,7 @@ std::vector<Tensor> deform_conv2d_levels_backward(at::TensorList grad_outputs,
   std::vector<Tensor> grad_raw(calls.size());
   for (size_t l = 0; l < calls.size(); ++l) {
     Call& call = calls[l];
+    check_grad_output("deform_conv2d_levels_backward", grad_outputs[l], call.arguments, inputs[l]);
     call.grad_output = prepared(grad_outputs[l], type);
     if (needed[0]) call.grad_input = at::zeros(inputs[l].sizes(), call.input.options());
     if (needed[1]) {

@@ -30,7 +30,7 @@ KINDS = {
 def gradients(function, case: Case) -> tuple[Tensor, list[Tensor]]:
     leaves = case.leaves()
     output = function(*leaves.arguments())
-    upstream = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape)
+    upstream = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device).reshape(output.shape)
     return output.detach(), list(torch.autograd.grad(output, leaves.tensors(), upstream))
 
 
@@ -150,7 +150,7 @@ def test_nothing_outside_the_map_is_read() -> None:
 
 
 def strided(tensor: Tensor) -> Tensor:
-    return torch.empty(*tensor.shape[:3], 2 * tensor.shape[3], dtype=tensor.dtype)[..., ::2].copy_(tensor)
+    return tensor.new_empty(*tensor.shape[:3], 2 * tensor.shape[3])[..., ::2].copy_(tensor)
 
 
 def channels_last(tensor: Tensor) -> Tensor:

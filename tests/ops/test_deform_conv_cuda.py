@@ -5,7 +5,7 @@ import torch
 
 from fa_detectron.ops import deform_conv2d, deform_conv2d_levels, native
 from tests.ops.deform_loops import Case, make_case
-from tests.ops.test_deform_conv import KINDS, gradients
+from tests.ops.test_deform_conv import KINDS, channels_last, gradients, strided, transposed
 from tests.ops.test_deform_conv_levels import make_levels, run
 
 pytestmark = [
@@ -58,6 +58,78 @@ def test_wild_coordinates(value: float) -> None:
     expected = deform_conv2d(*case.arguments())
     found = deform_conv2d(*on(case, "cuda").arguments()).cpu()
     torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
+    case = on(make_case(c=40, dtype=torch.float32).to(dtype), "cuda")
+    output, found = gradients(deform_conv2d, case)
+    expected, wanted = gradients(deform_conv2d, case.to(torch.float32))
+    eps = torch.finfo(dtype).eps
+    for mine, theirs in zip([output, *found], [expected, *wanted], strict=True):
+        assert mine.dtype == dtype
+        torch.testing.assert_close(mine.float(), theirs, rtol=4 * eps, atol=4 * eps * theirs.abs().max().item())
+
+
+@pytest.mark.parametrize("layout", [strided, channels_last, transposed])
+def test_layouts(layout) -> None:
+    case = on(make_case(c=36), "cuda")
+    expected, wanted = gradients(deform_conv2d, case)
+    for name in ("input", "offset", "weight", "mask"):
+        setattr(case, name, layout(getattr(case, name)).detach())
+    leaves = [x.requires_grad_() for x in case.tensors()]
+    output = deform_conv2d(*case.arguments())
+    upstream = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape).cuda()
+    torch.testing.assert_close(output, expected)
+    for mine, theirs in zip(torch.autograd.grad(output, leaves, upstream), wanted, strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_a_batch_of_no_image() -> None:
+    output, found = gradients(deform_conv2d, on(make_case(n=0), "cuda"))
+    assert output.numel() == 0 and all(not gradient.any() for gradient in found)
+
+
+def test_an_expanded_batch_and_only_the_gradients_asked_for() -> None:
+    case = on(make_case(n=1), "cuda")
+    once = deform_conv2d(*case.arguments())
+    for name in ("input", "offset", "mask"):
+        setattr(case, name, getattr(case, name).expand(3, -1, -1, -1))
+    torch.testing.assert_close(deform_conv2d(*case.arguments()), once.expand(3, -1, -1, -1))
+    _, wanted = gradients(deform_conv2d, case)
+    for place, name in enumerate(("input", "offset", "weight", "bias", "mask")):
+        leaf = getattr(case, name).detach().clone().requires_grad_()
+        output = deform_conv2d(*(case.__dict__ | {name: leaf}).values())
+        upstream = torch.linspace(-1, 1, output.numel(), dtype=output.dtype).reshape(output.shape).cuda()
+        torch.testing.assert_close(torch.autograd.grad(output, leaf, upstream)[0], wanted[place])
+
+
+def test_a_cuda_graph_follows_new_values() -> None:
+    case = on(make_case(c=40, dtype=torch.float32), "cuda")
+    fresh = torch.randn_like(case.input)
+    expected = deform_conv2d(*case.arguments())
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        deform_conv2d(*case.arguments())
+    torch.cuda.current_stream().wait_stream(stream)
+    kept, graph = case.input.clone(), torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = deform_conv2d(*case.arguments())
+    for values in (fresh, kept):
+        case.input.copy_(values)
+        graph.replay()
+        torch.testing.assert_close(output, deform_conv2d(*case.arguments()))
+    torch.testing.assert_close(output, expected)
+
+
+def test_a_tensor_on_the_cpu_is_refused_in_words() -> None:
+    case = on(make_case(), "cuda")
+    case.offset = case.offset.cpu()
+    with pytest.raises(ValueError, match="offset is on cpu"):
+        torch.ops.fa_detectron.deform_conv2d(
+            case.input, case.weight, case.offset, case.mask, case.bias, [1, 1], [1, 1], [1, 1]
+        )
 
 
 def test_the_current_stream_is_used() -> None:

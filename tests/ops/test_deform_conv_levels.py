@@ -26,7 +26,9 @@ def make_levels(
 
 def run(function, features, raw, weight, bias):
     outputs = function(features, raw, weight, bias)
-    upstream = [torch.linspace(-1, 1, out.numel(), dtype=out.dtype).reshape(out.shape) for out in outputs]
+    upstream = [
+        torch.linspace(-1, 1, out.numel(), dtype=out.dtype, device=out.device).reshape(out.shape) for out in outputs
+    ]
     return list(outputs), list(torch.autograd.grad(outputs, [*features, *raw, weight, bias], upstream))
 
 

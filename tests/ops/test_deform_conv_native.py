@@ -165,3 +165,14 @@ def test_a_forked_worker_can_call_it() -> None:
         OneCall(), batch_size=None, num_workers=1, multiprocessing_context="fork", timeout=60
     )
     assert all(torch.equal(found, expected) for found in loader)
+
+
+def test_a_gradient_that_does_not_fit_is_refused_in_words() -> None:
+    case = make_case()
+    arguments = (case.input, case.weight, case.offset, case.mask, [1, 1], [1, 1], [1, 1], [True] * 5)
+    with pytest.raises(ValueError, match=r"grad_output has the shape \[2, 6, 5, 7\]"):
+        OPS.deform_conv2d_backward(torch.zeros(2, 6, 5, 7, dtype=torch.float64), *arguments)
+    features, raw, weight, _ = make_levels()
+    grads = [torch.zeros(2, 20, 1, 1, dtype=torch.float64)] * len(features)
+    with pytest.raises(ValueError, match="deform_conv2d_levels_backward: grad_output"), torch.no_grad():
+        OPS.deform_conv2d_levels_backward(grads, features, raw, weight, [True] * 4)

@@ -51,6 +51,59 @@ def test_the_same_bits_and_no_wait_for_the_device():
         assert all(torch.equal(a, b) for a, b in zip(part, again))
 
 
+def test_no_image_gives_no_loss():
+    losses, gradients = on_cpu_loss.evaluate(
+        quality_weighted_loss, to_device(on_cpu_loss.make_case(counts=(), dtype=torch.float32), "cuda")
+    )
+    assert [x.item() for x in losses] == [0, 0, 0] and all(not x.any() for x in gradients)
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "strided"])
+def test_any_layout_gives_the_same_bits(layout):
+    arguments = to_device(on_cpu_loss.make_case(counts=(2, 2), dtype=torch.float32), "cuda")
+    expected, _ = on_cpu_loss.evaluate(quality_weighted_loss, arguments)
+    for group in arguments[:3]:
+        if layout == "channels_last":
+            group[:] = [x.contiguous(memory_format=torch.channels_last) for x in group]
+        else:
+            group[:] = [torch.stack([x, x], dim=-1)[..., 0] for x in group]
+    found, _ = on_cpu_loss.evaluate(quality_weighted_loss, arguments)
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+def test_bad_numbers_show_and_a_class_out_of_range_is_a_box_of_no_location():
+    arguments = to_device(on_cpu_loss.make_case(dtype=torch.float32), "cuda")
+    arguments[4][0][0] = 99  # the host cannot look without waiting
+    assert all(torch.isfinite(x).all() for part in on_cpu_loss.evaluate(quality_weighted_loss, arguments) for x in part)
+    arguments[0][0].view(-1)[::3] = float("nan")
+    assert torch.isnan(sum(on_cpu_loss.evaluate(quality_weighted_loss, arguments)[0]))
+
+
+def test_decoding_in_a_cuda_graph_follows_new_scores():
+    maps = to_device(on_cpu_decode.make_maps(shift=1.0), "cuda")
+    options = ([8.0, 16.0], 0.0, 0.05, 1000, 0.6, 100)
+    operator = torch.ops.fa_detectron.decode_detections
+    operator(*maps, *options)
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = operator(*maps, *options)
+    for level in maps[0]:
+        level.copy_(torch.randn_like(level))
+    graph.replay()
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, operator(*maps, *options)))
+
+
+def test_decoding_of_no_image_and_of_equal_scores():
+    assert decode_detections(*to_device(on_cpu_decode.make_maps(n=0), "cuda"), (8, 16)) == []
+    maps = on_cpu_decode.make_maps(((70, 80),), n=1, k=3)
+    maps[0][0].fill_(40.0)
+    maps[2][0].fill_(40.0)
+    (found,), (expected,) = (decode_detections(*m, (8,)) for m in (to_device(maps, "cuda"), maps))
+    assert found[2].tolist() == expected[2].tolist()
+    torch.testing.assert_close(found[0].cpu(), expected[0], rtol=0, atol=1e-3)
+
+
 @pytest.mark.parametrize("shift", [-5.0, 0.0, 3.0])
 def test_decoding(shift):
     maps = on_cpu_decode.make_maps(((40, 50), (20, 25)), n=3, k=9, shift=shift, extent=60.0)
