@@ -25,13 +25,18 @@ for name in libasan.so libubsan.so libstdc++.so; do
     runtime+=("$file")
 done
 
-mkdir -p build/sanitize
-rm -rf build/sanitize/{csrc,fa_detectron/ops,tests}
-for folder in csrc fa_detectron tests benchmarks; do
-    # With their times, so that ninja compiles what changed; the built extension stays out.
-    tar --exclude='*.so' --exclude=__pycache__ -cf - "$folder" | tar -xf - -C build/sanitize
+# Only files that differ, with the time of the copy: ninja then compiles what changed. The built extension stays out.
+files() { find csrc fa_detectron tests benchmarks -type f ! -name '*.so' ! -name '*.pyc' -print0; }
+mkdir -p build/sanitize/{csrc,fa_detectron,tests,benchmarks}
+files | while IFS= read -r -d '' file; do
+    cmp -s "$file" "build/sanitize/$file" && continue
+    mkdir -p "build/sanitize/$(dirname "$file")"
+    cp "$file" "build/sanitize/$file"
 done
-cp -p pyproject.toml build/sanitize/
+(cd build/sanitize && files) | while IFS= read -r -d '' file; do
+    [ -f "$file" ] || rm "build/sanitize/$file"
+done
+cp pyproject.toml build/sanitize/
 [ ! -d ../shared ] || ln -sfn "$PWD/../shared" build/shared
 cd build/sanitize
 FA_CUDA=0 FA_SANITIZE=1 "$python" csrc/build.py
