@@ -50,6 +50,6 @@ def gradients(method: str, amp: bool) -> tuple[dict[str, float], torch.Tensor]:
 @pytest.mark.parametrize("method", ["FeatureAlign", "AutoAssign"])
 def test_bfloat16_goes_where_float32_goes(method):
     (losses, gradient), (low_losses, low) = gradients(method, False), gradients(method, True)
-    assert low_losses == pytest.approx(losses, rel=0.05) and low_losses != losses
+    assert low_losses == pytest.approx(losses, rel=0.1) and low_losses != losses
     assert torch.nn.functional.cosine_similarity(gradient, low, dim=0) > 0.98
     assert low.dtype == torch.float32 and low.isfinite().all()
