@@ -42,6 +42,9 @@ def test_four_by_one_is_four_at_once(method, case):
 def gradients(method: str, amp: bool) -> tuple[dict[str, float], torch.Tensor]:
     """Losses, and all gradients one after the other."""
     model = build_model(method)
+    for name, parameter in model.named_parameters():
+        if name.endswith("offset.weight"):  # in noise, a rounded offset samples other pixels
+            torch.nn.init.zeros_(parameter)
     trainer = StepTrainer(model, torch.optim.SGD(model.parameters()), seed=0, stop=StopSignals(), amp=amp)
     (losses,) = trainer.gradients([build_batch("unequal")])
     return losses, torch.cat([p.grad.flatten() for p in model.parameters() if p.requires_grad])
@@ -50,6 +53,6 @@ def gradients(method: str, amp: bool) -> tuple[dict[str, float], torch.Tensor]:
 @pytest.mark.parametrize("method", ["FeatureAlign", "AutoAssign"])
 def test_bfloat16_goes_where_float32_goes(method):
     (losses, gradient), (low_losses, low) = gradients(method, False), gradients(method, True)
-    assert low_losses == pytest.approx(losses, rel=0.1) and low_losses != losses
+    assert low_losses == pytest.approx(losses, rel=0.05) and low_losses != losses
     assert torch.nn.functional.cosine_similarity(gradient, low, dim=0) > 0.98
     assert low.dtype == torch.float32 and low.isfinite().all()
