@@ -14,6 +14,18 @@ from pathlib import Path
 import torch
 
 
+def keep_freed_memory() -> None:
+    """Tells glibc's allocator to give nothing back to the system (Linux).
+
+    Else every call that allocates much would be timed with the system's handing out of pages, which depends on what
+    the case before it freed, and on virtual machines varies by milliseconds. For all cases alike.
+    """
+    m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
+    libc = ctypes.CDLL(None)
+    if not (libc.mallopt(m_mmap_max, 0) and libc.mallopt(m_trim_threshold, 2**31 - 1)):
+        raise RuntimeError("the allocator refuses to keep freed memory")
+
+
 @dataclass
 class Timing:
     """Wall time of one call in ms: median and quartiles over the repetitions."""
@@ -34,8 +46,11 @@ def _synchronize() -> None:
 def interleave(cases: dict[str, Callable[[], object]], repeats: int, seconds: float = 60.0) -> dict[str, list[float]]:
     """Times every case once a round, so that a noisy machine disturbs all alike; two warm-up rounds.
 
+    Right before its timed call a case runs once untimed: else it would pay for the caches and the memory that the
+    case before it has taken from it or given back to the system.
     Stops after ``repeats`` rounds, or after ``seconds`` once there are five. Returns ms, a list a case, round by round.
     """
+    keep_freed_memory()
     for _ in range(2):
         for case in cases.values():
             case()
@@ -45,6 +60,7 @@ def interleave(cases: dict[str, Callable[[], object]], repeats: int, seconds: fl
         if done >= 5 and time.perf_counter() - begin > seconds:
             break
         for name, case in cases.items():
+            case()
             _synchronize()
             start = time.perf_counter()
             case()

@@ -55,26 +55,32 @@ TORCH_LIBRARY(fa_detectron, m) {
       "Tensor[] gt_classes, Tensor mu, Tensor sigma, float[] strides, float location_offset, bool "
       "feature_filter, "
       "bool quality_prior, float reg_weight, str iou_type) -> (Tensor, Tensor, Tensor)");
-  // divisors (2; float64), of the foreground and the background loss; returns loss_pos, loss_neg,
-  // loss_norm (3).
+  // divisors (2; float64), of the foreground and the background loss. Returns loss_pos, loss_neg,
+  // loss_norm (3), with their gradients (core/quality_autograd.cpp).
   m.def(
       "quality_loss(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] "
-      "gt_boxes, "
-      "Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, Tensor "
-      "divisors, "
-      "float[] strides, float location_offset, bool feature_filter, bool quality_prior, float "
-      "reg_weight, "
-      "str iou_type, float focal_alpha, float focal_gamma) -> Tensor");
-  // Returns the gradients of cls_logits, box_ltrb, obj_logits (L each), mu, sigma.
+      "gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, "
+      "Tensor divisors, float[] strides, float location_offset, bool feature_filter, bool "
+      "quality_prior, float reg_weight, str iou_type, float focal_alpha, float focal_gamma) -> "
+      "Tensor");
+  // The same values. with_gradient (CPU only): also the gradients of loss_neg by cls_logits and by
+  // sigmoid(obj_logits), L each, which spare backward the pass over all classes; else two empty
+  // lists.
+  m.def(
+      "quality_loss_forward(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] "
+      "gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, "
+      "Tensor divisors, float[] strides, float location_offset, bool feature_filter, bool "
+      "quality_prior, float reg_weight, str iou_type, float focal_alpha, float focal_gamma, bool "
+      "with_gradient) -> (Tensor, Tensor[], Tensor[])");
+  // Writes all gradients (contiguous, of the inputs' shapes). Where hold_negative says so, grad_cls
+  // and grad_obj hold what quality_loss_forward returned for them, else anything.
   m.def(
       "quality_loss_backward(Tensor grad_losses, Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] "
-      "obj_logits, "
-      "Tensor[] gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor "
-      "max_iou, "
-      "Tensor divisors, float[] strides, float location_offset, bool feature_filter, bool "
-      "quality_prior, "
-      "float reg_weight, str iou_type, float focal_alpha, float focal_gamma) "
-      "-> (Tensor[], Tensor[], Tensor[], Tensor, Tensor)");
+      "obj_logits, Tensor[] gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor "
+      "statistics, Tensor max_iou, Tensor divisors, float[] strides, float location_offset, bool "
+      "feature_filter, bool quality_prior, float reg_weight, str iou_type, float focal_alpha, "
+      "float focal_gamma, Tensor(a!)[] grad_cls, Tensor(b!)[] grad_box, Tensor(c!)[] grad_obj, "
+      "Tensor(d!) grad_mu, Tensor(e!) grad_sigma, bool hold_negative) -> ()");
 
   // Detections of N images, best first, D the most there can be: boxes (N,D,4) xyxy pixels, scores
   // (N,D), classes (N,D) int64, and how many of each image's D are found (N) int64; zeros behind

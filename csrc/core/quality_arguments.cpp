@@ -80,5 +80,28 @@ void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
   }
 }
 
+void check_outputs(const Inputs& in, const at::Tensor& grad_losses, const Outputs& outputs) {
+  TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}) && grad_losses.device() == in.mu.device(),
+              "grad_losses must be (3,) on ", in.mu.device(), ", got ", grad_losses.sizes(), " on ",
+              grad_losses.device());
+  const auto fits = [](const char* name, const at::Tensor& grad, const at::Tensor& like) {
+    TORCH_CHECK(grad.sizes() == like.sizes() && grad.scalar_type() == like.scalar_type() &&
+                    grad.device() == like.device() && grad.is_contiguous(),
+                name, " must be contiguous, ", like.sizes(), " ", like.scalar_type(), ", got ",
+                grad.sizes(), " ", grad.scalar_type());
+  };
+  const size_t levels = in.cls_logits.size();
+  TORCH_CHECK(
+      outputs.cls.size() == levels && outputs.box.size() == levels && outputs.obj.size() == levels,
+      "grad_cls, grad_box and grad_obj need one entry a level (", levels, ")");
+  for (size_t i = 0; i < levels; ++i) {
+    fits("grad_cls", outputs.cls[i], in.cls_logits[i]);
+    fits("grad_box", outputs.box[i], in.box_ltrb[i]);
+    fits("grad_obj", outputs.obj[i], in.obj_logits[i]);
+  }
+  fits("grad_mu", outputs.mu, in.mu);
+  fits("grad_sigma", outputs.sigma, in.sigma);
+}
+
 }  // namespace quality
 }  // namespace fa

@@ -20,6 +20,15 @@ struct Inputs {
   QualityOptions options;
 };
 
+// What backward writes into, contiguous, like the inputs. hold_negative: cls and obj hold the
+// gradients of loss_neg by cls_logits and by sigmoid(obj_logits) already.
+struct Outputs {
+  at::TensorList cls, box, obj;
+  const at::Tensor& mu;
+  const at::Tensor& sigma;
+  bool hold_negative;
+};
+
 // Throws where sizes, dtypes or devices do not fit, or a class is out of [0, K).
 void check(const Inputs& inputs);
 
@@ -29,6 +38,9 @@ IouType iou_type(const std::string& name);
 void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
                  const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations,
                  int64_t columns, at::Device device);
+
+// Throws where the upstream gradient is not (3,), or an output is not like its input.
+void check_outputs(const Inputs& inputs, const at::Tensor& grad_losses, const Outputs& outputs);
 
 }  // namespace quality
 }  // namespace fa

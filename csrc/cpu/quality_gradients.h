@@ -66,33 +66,25 @@ void claim_gradients(const Work<S>& work, const Chunk& chunk, int64_t c, S* grad
   }
 }
 
-template <bool kSquare, typename V, typename S>
+// From the negative loss's gradients to those of all losses.
+template <typename V, typename S>
 void gradients_step(const Work<S>& work, const Chunk& chunk, S* scratch) {
   typedef Lanes<V> L;
   const Level<S>& level = work.levels[chunk.level];
   const int64_t area = level.height * level.width, at = chunk.first_row * level.width;
   const int64_t count = (chunk.last_row - chunk.first_row) * level.width;
   const int64_t stride = count + kScratchPadding;
-  S *h = scratch, *grad_h = scratch + stride, *weights = scratch + 2 * stride;
+  const S scale = S(work.negative_scale);
+  S *h = scratch, *grad_h = scratch + stride;
+  S* grad_obj = level.grad_obj + chunk.image * area + at;
   objectness<V>(level.obj + chunk.image * area + at, count, h);
-  fill(grad_h, S(0), stride);
-  fill(weights + count, S(1), kScratchPadding);
-  const S* cls = level.cls + chunk.image * work.classes * area + at;
-  S* grad_cls = level.grad_cls + chunk.image * work.classes * area + at;
-  const double gamma = work.options.focal_gamma;
-  const S factor = S(work.negative_factor);
-  {
-    const FlushDenormals flush;
-    for_each_class<V>(work, chunk, weights, [&](int64_t c, const S* w) FA_INLINE_LAMBDA {
-      const int64_t plane = c * area;
-      if (w == nullptr) {
-        focal_row_gradient<kSquare, false, V>(cls + plane, h, w, count, gamma, factor,
-                                              grad_cls + plane, grad_h);
-      } else {
-        focal_row_gradient<kSquare, true, V>(cls + plane, h, w, count, gamma, factor,
-                                             grad_cls + plane, grad_h);
-      }
-    });
+  for (int64_t i = 0; i < count; ++i) grad_h[i] = scale * grad_obj[i];
+  fill(grad_h + count, S(0), kScratchPadding);
+  if (scale != 1) {
+    S* grad_cls = level.grad_cls + chunk.image * work.classes * area + at;
+    for (int64_t c = 0; c < work.classes; ++c) {
+      for (int64_t i = 0; i < count; ++i) grad_cls[c * area + i] *= scale;
+    }
   }
   for (int64_t k = 0; k < 4; ++k) {
     fill(level.grad_box + (chunk.image * 4 + k) * area + at, S(0), count);
@@ -100,7 +92,6 @@ void gradients_step(const Work<S>& work, const Chunk& chunk, S* scratch) {
   for (int64_t c = chunk.first_claim; c < chunk.last_claim; ++c) {
     claim_gradients<V>(work, chunk, c, grad_h, scratch + 2 * stride);
   }
-  S* grad_obj = level.grad_obj + chunk.image * area + at;
   for (int64_t i = 0; i < count; i += L::kCount) {
     const V p = L::load(h + i);
     L::store_some(grad_obj + i, L::load(grad_h + i) * ((V(1) - p) * p),
@@ -108,21 +99,13 @@ void gradients_step(const Work<S>& work, const Chunk& chunk, S* scratch) {
   }
 }
 
-template <typename V, typename S>
+template <bool kGradient, typename V, typename S>
 double negative_either(const Work<S>& work, const Chunk& chunk, S* scratch) {
-  return work.options.focal_gamma == 2 ? negative_step<true, V>(work, chunk, scratch)
-                                       : negative_step<false, V>(work, chunk, scratch);
+  return work.options.focal_gamma == 2 ? negative_step<true, kGradient, V>(work, chunk, scratch)
+                                       : negative_step<false, kGradient, V>(work, chunk, scratch);
 }
 
 template <typename V, typename S>
-void gradients_either(const Work<S>& work, const Chunk& chunk, S* scratch) {
-  if (work.options.focal_gamma == 2) {
-    gradients_step<true, V>(work, chunk, scratch);
-  } else {
-    gradients_step<false, V>(work, chunk, scratch);
-  }
-}
-
-template <typename V, typename S>
-constexpr Steps<S> kSteps = {statistics_step<V, S>, prior_roots_step<V, S>, negative_either<V, S>,
-                             gradients_either<V, S>};
+constexpr Steps<S> kSteps = {statistics_step<V, S>, prior_roots_step<V, S>,
+                             negative_either<false, V, S>, negative_either<true, V, S>,
+                             gradients_step<V, S>};

@@ -1,4 +1,5 @@
-// quality_statistics, quality_loss and quality_loss_backward on the CPU; schemas in registry.cpp.
+// quality_statistics, quality_loss_forward and quality_loss_backward on the CPU; schemas in
+// registry.cpp.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
@@ -82,45 +83,75 @@ std::pair<double, double> prior_term(const Work<S>& work, int64_t image) {
   return {value, clamped ? 0 : -value / divisor};
 }
 
+// A contiguous tensor of its shape to the end of the list.
+template <typename S>
+S* add_like(const at::Tensor& like, Tensors* list) {
+  list->push_back(at::empty_like(like, at::MemoryFormat::Contiguous));
+  return list->back().mutable_data_ptr<S>();
+}
+
 double bag_of(const BoxStatistics& box) {
   return box.bag_confidence / clamp_min(box.bag_weight, 1e-12);
 }
 
 template <typename S>
-at::Tensor losses(const Inputs& inputs, const at::Tensor& statistics, const at::Tensor& max_iou,
-                  const at::Tensor& divisors) {
-  Problem<S> problem(inputs);
-  Work<S>& work = problem.work;
-  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations,
-              kStatistics, inputs.mu.device());
+void set_state(Problem<S>* problem, const at::Tensor& statistics, const at::Tensor& max_iou,
+               const at::Tensor& divisors) {
+  Work<S>& work = problem->work;
+  check_state(statistics, max_iou, divisors, problem->num_boxes(), work.images, work.locations,
+              kStatistics, at::kCPU);
   work.statistics = as_statistics(statistics);
   work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());  // only read from here on
+}
+
+// The negative loss before its factor; also its gradients where the levels have room for them.
+template <typename S>
+double negative(const Problem<S>& problem, bool with_gradient) {
+  const auto step = with_gradient ? steps<S>().negative_with_gradient : steps<S>().negative;
   std::vector<double> parts(problem.num_chunks());
   problem.for_each_chunk([&](int64_t i, const Chunk& chunk, S* scratch) {
-    parts[i] = steps<S>().negative(work, chunk, scratch);
+    parts[i] = step(problem.work, chunk, scratch);
   });
-  double positive = 0, negative = 0, prior = 0;
-  for (int64_t g = 0; g < problem.num_boxes(); ++g)
-    positive += bag_loss(bag_of(work.statistics[g]));
-  for (const double part : parts) negative += part;
-  for (int64_t n = 0; n < work.images; ++n) prior += prior_term(work, n).first;
+  double total = 0;
+  for (const double part : parts) total += part;
+  return total;
+}
+
+template <typename S>
+std::tuple<at::Tensor, Tensors, Tensors> losses(const Inputs& inputs, const at::Tensor& statistics,
+                                                const at::Tensor& max_iou,
+                                                const at::Tensor& divisors, bool with_gradient) {
+  Problem<S> problem(inputs);
+  Work<S>& work = problem.work;
+  set_state(&problem, statistics, max_iou, divisors);
   const double alpha = inputs.options.focal_alpha;
   const auto divide = divisors.contiguous();
   const double* by = divide.const_data_ptr<double>();
+  work.negative_factor = (1 - alpha) / by[1];
+  Tensors cls, obj;
+  if (with_gradient) {
+    for (size_t l = 0; l < inputs.cls_logits.size(); ++l) {
+      problem.level(l).grad_cls = add_like<S>(inputs.cls_logits[l], &cls);
+      problem.level(l).grad_obj = add_like<S>(inputs.obj_logits[l], &obj);
+    }
+  }
+  double positive = 0, prior = 0;
+  for (int64_t g = 0; g < problem.num_boxes(); ++g)
+    positive += bag_loss(bag_of(work.statistics[g]));
+  for (int64_t n = 0; n < work.images; ++n) prior += prior_term(work, n).first;
   at::Tensor out = at::empty({3}, inputs.cls_logits[0].options());
   S* to = out.mutable_data_ptr<S>();
   to[0] = S(alpha * positive / by[0]);
-  to[1] = S((1 - alpha) * negative / by[1]);
+  to[1] = S((1 - alpha) * negative(problem, with_gradient) / by[1]);
   to[2] = S((1 - alpha) * prior / double(larger(work.images, int64_t{1})));  // no image: 0
-  return out;
+  return {out, cls, obj};
 }
 
 // From the sums of each claim to the gradients of mu and sigma, in the order of the claims.
 template <typename S>
-std::pair<at::Tensor, at::Tensor> gaussian_gradients(const Problem<S>& problem,
-                                                     const Inputs& inputs) {
+void gaussian_gradients(const Problem<S>& problem, const Outputs& outputs) {
   const Work<S>& work = problem.work;
-  at::Tensor mu = at::zeros(inputs.mu.sizes(), inputs.mu.options().dtype(at::kDouble));
+  at::Tensor mu = at::zeros(outputs.mu.sizes(), outputs.mu.options().dtype(at::kDouble));
   at::Tensor sigma = at::zeros_like(mu);
   double *to_mu = mu.mutable_data_ptr<double>(), *to_sigma = sigma.mutable_data_ptr<double>();
   for (int64_t c = 0; c < problem.num_claims(); ++c) {
@@ -135,36 +166,28 @@ std::pair<at::Tensor, at::Tensor> gaussian_gradients(const Problem<S>& problem,
     to_sigma[at] += part.dx2 * gaussian.by_sigma_x;
     to_sigma[at + 1] += part.dy2 * gaussian.by_sigma_y;
   }
-  return {mu.to(inputs.mu.scalar_type()), sigma.to(inputs.mu.scalar_type())};
+  outputs.mu.copy_(mu);
+  outputs.sigma.copy_(sigma);
 }
 
 template <typename S>
-std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> gradients(
-    const at::Tensor& grad_losses, const Inputs& inputs, const at::Tensor& statistics,
-    const at::Tensor& max_iou, const at::Tensor& divisors) {
+void gradients(const at::Tensor& grad_losses, const Inputs& inputs, const at::Tensor& statistics,
+               const at::Tensor& max_iou, const at::Tensor& divisors, const Outputs& outputs) {
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
-  check_state(statistics, max_iou, divisors, problem.num_boxes(), work.images, work.locations,
-              kStatistics, inputs.mu.device());
-  TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}), "grad_losses must be (3,), got ",
-              grad_losses.sizes());
-  work.statistics = as_statistics(statistics);
-  work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());
-  Tensors cls, box, obj;
+  set_state(&problem, statistics, max_iou, divisors);
+  check_outputs(inputs, grad_losses, outputs);
   for (size_t l = 0; l < inputs.cls_logits.size(); ++l) {
-    const auto make = [](const at::Tensor& like, Tensors* list) {
-      list->push_back(at::empty_like(like, at::MemoryFormat::Contiguous));
-      return list->back().mutable_data_ptr<S>();
-    };
-    problem.level(l).grad_cls = make(inputs.cls_logits[l], &cls);
-    problem.level(l).grad_box = make(inputs.box_ltrb[l], &box);
-    problem.level(l).grad_obj = make(inputs.obj_logits[l], &obj);
+    problem.level(l).grad_cls = outputs.cls[l].template mutable_data_ptr<S>();
+    problem.level(l).grad_obj = outputs.obj[l].template mutable_data_ptr<S>();
+    problem.level(l).grad_box = outputs.box[l].template mutable_data_ptr<S>();
   }
-
   const auto upstream = grad_losses.to(at::kDouble).contiguous(), divide = divisors.contiguous();
   const double *grad = upstream.const_data_ptr<double>(), *by = divide.const_data_ptr<double>();
   const double alpha = inputs.options.focal_alpha;
-  work.negative_factor = grad[1] * (1 - alpha) / by[1];
+  work.negative_factor = (1 - alpha) / by[1];
+  work.negative_scale = grad[1];
+  if (!outputs.hold_negative) negative(problem, true);
   std::vector<BoxFactors> factors;
   for (int64_t n = 0; n < work.images; ++n) {
     const double prior = grad[2] * (1 - alpha) / double(work.images) * prior_term(work, n).second;
@@ -178,8 +201,7 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> gradients(
   work.claim_gradients = parts.data();
   problem.for_each_chunk(
       [&](int64_t, const Chunk& chunk, S* scratch) { steps<S>().gradients(work, chunk, scratch); });
-  const auto [mu, sigma] = gaussian_gradients(problem, inputs);
-  return {cls, box, obj, mu, sigma};
+  gaussian_gradients(problem, outputs);
 }
 
 bool is_double(at::TensorList maps) {
@@ -204,33 +226,13 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(
   return is_double(cls_logits) ? statistics<double>(inputs) : statistics<float>(inputs);
 }
 
-at::Tensor loss_op(at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
-                   at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
-                   const at::Tensor& sigma, const at::Tensor& statistics, const at::Tensor& max_iou,
-                   const at::Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
-                   bool feature_filter, bool quality_prior, double reg_weight, std::string type,
-                   double focal_alpha, double focal_gamma) {
-  const Inputs inputs{cls_logits,
-                      box_ltrb,
-                      obj_logits,
-                      gt_boxes,
-                      gt_classes,
-                      mu,
-                      sigma,
-                      strides,
-                      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
-                       focal_alpha, focal_gamma}};
-  return is_double(cls_logits) ? losses<double>(inputs, statistics, max_iou, divisors)
-                               : losses<float>(inputs, statistics, max_iou, divisors);
-}
-
-std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> backward_op(
-    const at::Tensor& grad_losses, at::TensorList cls_logits, at::TensorList box_ltrb,
-    at::TensorList obj_logits, at::TensorList gt_boxes, at::TensorList gt_classes,
-    const at::Tensor& mu, const at::Tensor& sigma, const at::Tensor& statistics,
-    const at::Tensor& max_iou, const at::Tensor& divisors, at::ArrayRef<double> strides,
-    double location_offset, bool feature_filter, bool quality_prior, double reg_weight,
-    std::string type, double focal_alpha, double focal_gamma) {
+std::tuple<at::Tensor, Tensors, Tensors> forward_op(
+    at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
+    at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
+    const at::Tensor& sigma, const at::Tensor& statistics, const at::Tensor& max_iou,
+    const at::Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
+    bool feature_filter, bool quality_prior, double reg_weight, std::string type,
+    double focal_alpha, double focal_gamma, bool with_gradient) {
   const Inputs inputs{cls_logits,
                       box_ltrb,
                       obj_logits,
@@ -242,8 +244,33 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> backward_op(
                       {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
                        focal_alpha, focal_gamma}};
   return is_double(cls_logits)
-             ? gradients<double>(grad_losses, inputs, statistics, max_iou, divisors)
-             : gradients<float>(grad_losses, inputs, statistics, max_iou, divisors);
+             ? losses<double>(inputs, statistics, max_iou, divisors, with_gradient)
+             : losses<float>(inputs, statistics, max_iou, divisors, with_gradient);
+}
+
+void backward_op(const at::Tensor& grad_losses, at::TensorList cls_logits, at::TensorList box_ltrb,
+                 at::TensorList obj_logits, at::TensorList gt_boxes, at::TensorList gt_classes,
+                 const at::Tensor& mu, const at::Tensor& sigma, const at::Tensor& statistics,
+                 const at::Tensor& max_iou, const at::Tensor& divisors,
+                 at::ArrayRef<double> strides, double location_offset, bool feature_filter,
+                 bool quality_prior, double reg_weight, std::string type, double focal_alpha,
+                 double focal_gamma, at::TensorList grad_cls, at::TensorList grad_box,
+                 at::TensorList grad_obj, const at::Tensor& grad_mu, const at::Tensor& grad_sigma,
+                 bool hold_negative) {
+  const Inputs inputs{cls_logits,
+                      box_ltrb,
+                      obj_logits,
+                      gt_boxes,
+                      gt_classes,
+                      mu,
+                      sigma,
+                      strides,
+                      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
+                       focal_alpha, focal_gamma}};
+  const Outputs outputs{grad_cls, grad_box, grad_obj, grad_mu, grad_sigma, hold_negative};
+  return is_double(cls_logits)
+             ? gradients<double>(grad_losses, inputs, statistics, max_iou, divisors, outputs)
+             : gradients<float>(grad_losses, inputs, statistics, max_iou, divisors, outputs);
 }
 
 }  // namespace
@@ -252,6 +279,6 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> backward_op(
 
 TORCH_LIBRARY_IMPL(fa_detectron, CPU, m) {
   m.impl("quality_statistics", fa::quality::statistics_op);
-  m.impl("quality_loss", fa::quality::loss_op);
+  m.impl("quality_loss_forward", fa::quality::forward_op);
   m.impl("quality_loss_backward", fa::quality::backward_op);
 }

@@ -51,59 +51,81 @@ FA_HOST_DEVICE void objectness(const S* logits, int64_t count, S* h) {
   fill(h + count, S(0), kScratchPadding);  // spare lanes: q = 0
 }
 
-template <bool kSquare, bool kWeighted, typename V, typename S>
-FA_HOST_DEVICE double focal_row(const S* logits, const S* h, const S* weights, int64_t count,
-                                double gamma) {
+// Of one vector of locations: returns the focal terms; with kGradient also the gradients of
+// factor * terms, by the logits into *grad and by h added to grad_h. The spare lanes of the last
+// vector have h = 0.
+template <bool kSquare, bool kWeighted, bool kGradient, typename V, typename S>
+FA_HOST_DEVICE V focal_vector(V logits, const S* h, const S* weights, double gamma, S factor,
+                              V* grad, S* grad_h) {
   typedef Lanes<V> L;
-  V total(0);
-  for (int64_t i = 0; i < count; i += L::kCount) {
-    const V x = count - i < L::kCount ? L::load_some(logits + i, int(count - i), S(0))
-                                      : L::load(logits + i);
-    V n = sigmoid(x) * L::load(h + i);
-    if (kWeighted) n = n * L::load(weights + i);
-    total = total + focal_term<kSquare>(n, gamma);
+  const V p = sigmoid(logits), o = L::load(h);
+  V n = p * o, slope(factor);
+  if (kWeighted) {
+    const V w = L::load(weights);
+    n = n * w, slope = slope * w;
   }
-  return L::sum(total);
+  if (kGradient) {
+    const V by_q = slope * focal_slope<kSquare>(n, gamma);
+    L::store(grad_h, L::load(grad_h) + by_q * p);
+    *grad = by_q * o * ((V(1) - p) * p);
+  }
+  return focal_term<kSquare>(n, gamma);
 }
 
-template <bool kSquare, typename V, typename S>
+// The same of a row of locations; returns the sum of its focal terms.
+template <bool kSquare, bool kWeighted, bool kGradient, typename V, typename S>
+FA_HOST_DEVICE double focal_row(const S* logits, const S* h, const S* weights, int64_t count,
+                                double gamma, S factor, S* grad_logits, S* grad_h, int64_t ahead) {
+  typedef Lanes<V> L;
+  typedef typename L::Wide W;
+  constexpr int kWide = Lanes<W>::kCount;
+  W wide(0), wide_grad;
+  V total(0), grad;
+  int64_t i = 0;
+  for (; i + kWide <= count; i += kWide) {
+    for (int64_t k = 0; k < kWide; k += 64 / int64_t(sizeof(S))) {
+      __builtin_prefetch(logits + ahead + i + k);
+      if (kGradient) __builtin_prefetch(grad_logits + ahead + i + k, 1);
+    }
+    wide = wide + focal_vector<kSquare, kWeighted, kGradient>(Lanes<W>::load(logits + i), h + i,
+                                                              weights + i, gamma, factor,
+                                                              &wide_grad, grad_h + i);
+    if (kGradient) Lanes<W>::store(grad_logits + i, wide_grad);
+  }
+  for (; i < count; i += L::kCount) {
+    const int some = int(count - i < L::kCount ? count - i : L::kCount);
+    total = total + focal_vector<kSquare, kWeighted, kGradient>(
+                        L::load_some(logits + i, some, S(0)), h + i, weights + i, gamma, factor,
+                        &grad, grad_h + i);
+    if (kGradient) L::store_some(grad_logits + i, grad, some);
+  }
+  return Lanes<W>::sum(wide) + L::sum(total);
+}
+
+template <bool kSquare, bool kGradient, typename V, typename S>
 double negative_step(const Work<S>& work, const Chunk& chunk, S* scratch) {
   const FlushDenormals flush;
   const Level<S>& level = work.levels[chunk.level];
   const int64_t area = level.height * level.width, at = chunk.first_row * level.width;
   const int64_t count = (chunk.last_row - chunk.first_row) * level.width;
   const int64_t stride = count + kScratchPadding;
-  S *h = scratch, *weights = scratch + stride;
+  S *h = scratch, *weights = scratch + stride, *grad_h = scratch + 2 * stride;
   objectness<V>(level.obj + chunk.image * area + at, count, h);
   fill(weights + count, S(1), kScratchPadding);
-  const S* cls = level.cls + chunk.image * work.classes * area + at;
+  fill(grad_h, S(0), stride);
+  const int64_t first = chunk.image * work.classes * area + at;
   const double gamma = work.options.focal_gamma;
+  const S factor = S(work.negative_factor);
   double total = 0;
   for_each_class<V>(work, chunk, weights, [&](int64_t c, const S* w) FA_INLINE_LAMBDA {
-    total += w == nullptr ? focal_row<kSquare, false, V>(cls + c * area, h, w, count, gamma)
-                          : focal_row<kSquare, true, V>(cls + c * area, h, w, count, gamma);
+    const S* cls = level.cls + first + c * area;
+    const int64_t ahead = c + 1 < work.classes ? area : 0;
+    S* grad = kGradient ? level.grad_cls + first + c * area : nullptr;
+    total += w == nullptr ? focal_row<kSquare, false, kGradient, V>(cls, h, w, count, gamma, factor,
+                                                                    grad, grad_h, ahead)
+                          : focal_row<kSquare, true, kGradient, V>(cls, h, w, count, gamma, factor,
+                                                                   grad, grad_h, ahead);
   });
+  if (kGradient) copy(level.grad_obj + chunk.image * area + at, grad_h, count);
   return total;
-}
-
-// grad_h gathers dneg/dh, h = sigmoid(objectness logit).
-template <bool kSquare, bool kWeighted, typename V, typename S>
-FA_HOST_DEVICE void focal_row_gradient(const S* logits, const S* h, const S* weights, int64_t count,
-                                       double gamma, S factor, S* grad_logits, S* grad_h) {
-  typedef Lanes<V> L;
-  for (int64_t i = 0; i < count; i += L::kCount) {
-    const bool whole = count - i >= L::kCount;
-    const V x = whole ? L::load(logits + i) : L::load_some(logits + i, int(count - i), S(0));
-    const V p = sigmoid(x), o = L::load(h + i), w = kWeighted ? L::load(weights + i) : V(1);
-    V n = p * o, slope = V(factor);
-    if (kWeighted) n = n * w, slope = slope * w;
-    const V by_q = slope * focal_slope<kSquare>(n, gamma);
-    const V grad = by_q * o * ((V(1) - p) * p);
-    L::store(grad_h + i, L::load(grad_h + i) + by_q * p);
-    if (whole) {
-      L::store(grad_logits + i, grad);
-    } else {
-      L::store_some(grad_logits + i, grad, int(count - i));
-    }
-  }
 }

@@ -82,7 +82,8 @@ struct Work {
   BoxStatistics* claim_statistics;
   const BoxStatistics* statistics;  // a box
   const BoxFactors* factors;        // a box
-  double negative_factor;           // d losses / d neg
+  double negative_factor;           // d loss_neg / d neg
+  double negative_scale;            // d losses / d loss_neg
   ClaimGradient* claim_gradients;
   QualityOptions options;
 };
@@ -100,7 +101,9 @@ struct Steps {
   void (*prior_roots)(const Work<S>&, const Chunk&, S* scratch);
   // The chunk's part of neg.
   double (*negative)(const Work<S>&, const Chunk&, S* scratch);
-  // All gradients of the chunk's locations, and claim_gradients.
+  // The same, and the gradients of loss_neg: by cls into grad_cls, by sigmoid(obj) into grad_obj.
+  double (*negative_with_gradient)(const Work<S>&, const Chunk&, S* scratch);
+  // All gradients of the chunk's locations, and claim_gradients; needs `negative_with_gradient`.
   void (*gradients)(const Work<S>&, const Chunk&, S* scratch);
 };
 

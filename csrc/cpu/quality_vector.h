@@ -5,78 +5,115 @@
 typedef float RawFloat __attribute__((vector_size(FA_VECTOR_BYTES)));
 typedef int RawInt __attribute__((vector_size(FA_VECTOR_BYTES)));
 
+template <int kParts>
 struct Mask {
-  RawInt v;
+  RawInt v[kParts];
 };
 
-struct Vector {
-  RawFloat v;
-  Vector() = default;  // trivial: an implicit constructor would miss the target pragma
-  FA_INLINE Vector(RawFloat value) : v(value) {}
-  FA_INLINE Vector(double value) : v(RawFloat{} + static_cast<float>(value)) {}
-  FA_INLINE Vector(float value) : v(RawFloat{} + value) {}
-  FA_INLINE Vector(int value) : v(RawFloat{} + static_cast<float>(value)) {}
+// kParts registers. Two of them hide the latency of the long chains in exp and log: the processor
+// cannot look far enough ahead to find the next iteration's work by itself.
+template <int kParts>
+struct Packed {
+  RawFloat v[kParts];
+  Packed() = default;  // trivial: an implicit constructor would miss the target pragma
+  FA_INLINE Packed(float value) {
+    for (int i = 0; i < kParts; ++i) v[i] = RawFloat{} + value;
+  }
+  FA_INLINE Packed(double value) : Packed(static_cast<float>(value)) {}
+  FA_INLINE Packed(int value) : Packed(static_cast<float>(value)) {}
 };
 
-using fa::select;  // of single numbers
+typedef Packed<1> Vector;
 
-FA_HOST_DEVICE Vector operator+(Vector a, Vector b) { return a.v + b.v; }
-FA_HOST_DEVICE Vector operator-(Vector a, Vector b) { return a.v - b.v; }
-FA_HOST_DEVICE Vector operator*(Vector a, Vector b) { return a.v * b.v; }
-FA_HOST_DEVICE Vector operator/(Vector a, Vector b) { return a.v / b.v; }
-FA_HOST_DEVICE Mask operator<(Vector a, Vector b) { return {a.v < b.v}; }
-FA_HOST_DEVICE Mask operator<=(Vector a, Vector b) { return {a.v <= b.v}; }
-FA_HOST_DEVICE Mask operator==(Vector a, Vector b) { return {a.v == b.v}; }
-FA_HOST_DEVICE Vector select(Mask mask, Vector yes, Vector no) { return mask.v ? yes.v : no.v; }
+// Of single numbers.
+using fa::focal_slope;
+using fa::focal_term;
+using fa::select;
+using fa::sigmoid;
+
+#define FA_BINARY(RESULT, OP)                                                     \
+  template <int kParts>                                                           \
+  FA_HOST_DEVICE RESULT<kParts> operator OP(Packed<kParts> a, Packed<kParts> b) { \
+    RESULT<kParts> result;                                                        \
+    for (int i = 0; i < kParts; ++i) result.v[i] = a.v[i] OP b.v[i];              \
+    return result;                                                                \
+  }
+FA_BINARY(Packed, +)
+FA_BINARY(Packed, -)
+FA_BINARY(Packed, *)
+FA_BINARY(Packed, /)
+FA_BINARY(Mask, <)
+FA_BINARY(Mask, <=)
+FA_BINARY(Mask, ==)
+#undef FA_BINARY
+
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> operator-(Packed<kParts> x) {
+  for (int i = 0; i < kParts; ++i) x.v[i] = -x.v[i];
+  return x;
+}
+
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> select(Mask<kParts> mask, Packed<kParts> yes, Packed<kParts> no) {
+  for (int i = 0; i < kParts; ++i) yes.v[i] = mask.v[i] ? yes.v[i] : no.v[i];
+  return yes;
+}
 
 // How the loops treat a vector and a single number (double) alike.
 template <typename V>
 struct Lanes;
 
-template <>
-struct Lanes<Vector> {
-  typedef float Scalar;
-  static constexpr int kCount = FA_VECTOR_BYTES / 4;
-  static FA_INLINE Vector load(const float* from) {
-    Vector x;
-    __builtin_memcpy(&x.v, from, sizeof(x.v));
+template <int kParts>
+struct Lanes<Packed<kParts>> {
+  typedef Packed<kParts> V;
+  typedef Packed<FA_VECTOR_BYTES == 64 ? 3 : 2>
+      Wide;  // for the dense loops: AVX-512 has more registers
+  static constexpr int kPart = FA_VECTOR_BYTES / 4;
+  static constexpr int kCount = kParts * kPart;
+  static FA_INLINE V load(const float* from) {
+    V x;
+    for (int i = 0; i < kParts; ++i) __builtin_memcpy(&x.v[i], from + i * kPart, sizeof(x.v[i]));
     return x;
   }
-  static FA_INLINE void store(float* to, Vector x) { __builtin_memcpy(to, &x.v, sizeof(x.v)); }
-  static FA_INLINE Vector load_some(const float* from, int count, float rest) {
-    Vector x(rest);
-    for (int i = 0; i < count; ++i) x.v[i] = from[i];
+  static FA_INLINE void store(float* to, V x) {
+    for (int i = 0; i < kParts; ++i) __builtin_memcpy(to + i * kPart, &x.v[i], sizeof(x.v[i]));
+  }
+  static FA_INLINE V load_some(const float* from, int count, float rest) {
+    V x(rest);
+    for (int i = 0; i < count; ++i) x.v[i / kPart][i % kPart] = from[i];
     return x;
   }
-  static FA_INLINE void store_some(float* to, Vector x, int count) {
-    for (int i = 0; i < count; ++i) to[i] = x.v[i];
+  static FA_INLINE void store_some(float* to, V x, int count) {
+    for (int i = 0; i < count; ++i) to[i] = x.v[i / kPart][i % kPart];
   }
   // The lanes below `count`.
-  static FA_INLINE Mask first(int count) {
+  static FA_INLINE Mask<kParts> first(int count) {
     RawInt lane;
-    for (int i = 0; i < kCount; ++i) lane[i] = i;
-    return {lane < RawInt{} + count};
+    for (int i = 0; i < kPart; ++i) lane[i] = i;
+    Mask<kParts> mask;
+    for (int i = 0; i < kParts; ++i) mask.v[i] = lane < RawInt{} + (count - i * kPart);
+    return mask;
   }
-  static FA_INLINE double sum(Vector x) {
+  static FA_INLINE double sum(V x) {
     double total = 0;
-    for (int i = 0; i < kCount; ++i) total += x.v[i];
+    for (int i = 0; i < kCount; ++i) total += x.v[i / kPart][i % kPart];
     return total;
   }
-  static FA_INLINE float lowest(Vector x) {
-    float best = x.v[0];
-    for (int i = 1; i < kCount; ++i) best = smaller(best, static_cast<float>(x.v[i]));
+  static FA_INLINE float lowest(V x) {
+    float best = x.v[0][0];
+    for (int i = 1; i < kCount; ++i) best = smaller(best, float(x.v[i / kPart][i % kPart]));
     return best;
   }
-  static FA_INLINE float highest(Vector x) {
-    float best = x.v[0];
-    for (int i = 1; i < kCount; ++i) best = larger(best, static_cast<float>(x.v[i]));
+  static FA_INLINE float highest(V x) {
+    float best = x.v[0][0];
+    for (int i = 1; i < kCount; ++i) best = larger(best, float(x.v[i / kPart][i % kPart]));
     return best;
   }
 };
 
 template <>
 struct Lanes<double> {
-  typedef double Scalar;
+  typedef double Wide;
   static constexpr int kCount = 1;
   static FA_INLINE double load(const double* from) { return *from; }
   static FA_INLINE void store(double* to, double x) { *to = x; }
@@ -88,84 +125,174 @@ struct Lanes<double> {
   static FA_INLINE double highest(double x) { return x; }
 };
 
-// 2^n for whole n in [-126, 127].
-FA_HOST_DEVICE Vector power_of_two(RawInt n) { return (RawFloat)((n + 127) << 23); }
-
-// x = n ln 2 + r, n whole and |r| <= ln 2 / 2; ln 2 in two parts, so that r keeps its digits.
-FA_HOST_DEVICE Vector reduce(Vector x, RawInt* n) {
-  const Vector magic(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
-  const Vector shifted = x * Vector(1.44269504f) + magic;
-  *n = (RawInt)shifted.v - (RawInt)magic.v;
-  const Vector whole = shifted - magic;
-  return x - whole * Vector(0.693359375f) + whole * Vector(2.12194440e-4f);
-}
-
-// (exp(r) - 1 - r) / r^2 on |r| <= ln 2 / 2 (polynomial of Cephes' expf).
-FA_HOST_DEVICE Vector exp_tail(Vector r) {
-  Vector y(1.9875691500e-4f);
-  y = y * r + Vector(1.3981999507e-3f);
-  y = y * r + Vector(8.3334519073e-3f);
-  y = y * r + Vector(4.1665795894e-2f);
-  y = y * r + Vector(1.6666665459e-1f);
-  return y * r + Vector(5.0000001201e-1f);
-}
-
-// Within 2 units in the last place; 0 below -87.3, bounded by 1.7e38 above; NaN stays NaN.
-FA_HOST_DEVICE Vector exp(Vector x) {
-  const Vector low(-87.3f), high(88.02f);
-  const Vector bounded = select(high < x, high, select(x < low, low, x));
-  RawInt n;
-  const Vector r = reduce(bounded, &n);
-  const Vector y = exp_tail(r) * r * r + r + Vector(1.f);
-  return select(x < low, Vector(0.f), y * power_of_two(n));
-}
-
-// For |x| <= 80.
-FA_HOST_DEVICE Vector expm1(Vector x) {
-  RawInt n;
-  const Vector r = reduce(x, &n);
-  const Vector scale = power_of_two(n);
-  return (exp_tail(r) * r * r + r) * scale + (scale - Vector(1.f));
-}
-
-// For x in [-1, 0], -1 excluded: near 0 the polynomial takes x itself, and 1 + x is rounded only
-// where the logarithm is large enough not to feel it (polynomial of Cephes' logf).
-FA_HOST_DEVICE Vector log1p(Vector x) {
-  const Mask large = x <= Vector(-0.29f);
-  const Vector u = select(large, x + Vector(1.f), Vector(1.f));
-  const RawInt bits = (RawInt)u.v;
-  RawInt n = (bits - 0x3f3504f3) >> 23;  // u = 2^n m, m in [sqrt(1/2), sqrt(2))
-  const Vector m((RawFloat)(bits - (n << 23)));
-  const Vector f = select(large, m - Vector(1.f), x);
-  const Vector z = f * f;
-  Vector y(7.0376836292e-2f);
-  y = y * f + Vector(-1.1514610310e-1f);
-  y = y * f + Vector(1.1676998740e-1f);
-  y = y * f + Vector(-1.2420140846e-1f);
-  y = y * f + Vector(1.4249322787e-1f);
-  y = y * f + Vector(-1.6668057665e-1f);
-  y = y * f + Vector(2.0000714765e-1f);
-  y = y * f + Vector(-2.4999993993e-1f);
-  y = y * f + Vector(3.3333331174e-1f);
-  const Vector whole(__builtin_convertvector(n, RawFloat));
-  return y * f * z - z * Vector(0.5f) + whole * Vector(-2.12194440e-4f) + f +
-         whole * Vector(0.693359375f);
-}
-
-FA_HOST_DEVICE Vector sqrt(Vector x) {
+// Into [low, high]; a NaN stays a NaN.
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> clamp(Packed<kParts> x, float low, float high) {
+  const Packed<kParts> l(low), h(high);
+  for (int i = 0; i < kParts; ++i) {
 #if defined(__x86_64__) && FA_VECTOR_BYTES == 64
-  return (RawFloat)_mm512_maskz_sqrt_ps(0xffff, (__m512)x.v);
+    const __m512 y = _mm512_maskz_min_ps(0xffff, (__m512)h.v[i], (__m512)x.v[i]);
+    x.v[i] = (RawFloat)_mm512_maskz_max_ps(0xffff, (__m512)l.v[i], y);
 #elif defined(__x86_64__) && FA_VECTOR_BYTES == 32
-  return (RawFloat)_mm256_sqrt_ps((__m256)x.v);
+    x.v[i] = (RawFloat)_mm256_max_ps((__m256)l.v[i], _mm256_min_ps((__m256)h.v[i], (__m256)x.v[i]));
 #elif defined(__x86_64__)
-  return (RawFloat)_mm_sqrt_ps((__m128)x.v);
+    x.v[i] = (RawFloat)_mm_max_ps((__m128)l.v[i], _mm_min_ps((__m128)h.v[i], (__m128)x.v[i]));
 #else
-  for (int i = 0; i < Lanes<Vector>::kCount; ++i) x.v[i] = __builtin_sqrtf(x.v[i]);
+    x.v[i] = h.v[i] < x.v[i] ? h.v[i] : (x.v[i] < l.v[i] ? l.v[i] : x.v[i]);
+#endif
+  }
   return x;
+}
+
+// 1 / x for x in [1, 2e38], exactly 1 for 1 (a saturated probability must be 1). AVX-512's estimate
+// is good enough for one step of Newton's to keep that; those of the older sets are not.
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> reciprocal(Packed<kParts> x) {
+#if defined(__x86_64__) && FA_VECTOR_BYTES == 64
+  Packed<kParts> y;
+  for (int i = 0; i < kParts; ++i) {
+    y.v[i] = (RawFloat)_mm512_maskz_rcp14_ps(0xffff, (__m512)x.v[i]);
+  }
+  return y + y * (Packed<kParts>(1.f) - x * y);
+#else
+  return Packed<kParts>(1.f) / x;
 #endif
 }
 
-FA_HOST_DEVICE Vector pow(Vector x, Vector y) {
-  for (int i = 0; i < Lanes<Vector>::kCount; ++i) x.v[i] = std::pow((float)x.v[i], (float)y.v[i]);
+// Whether all lanes are at most `bound`, NaN not.
+template <int kParts>
+FA_HOST_DEVICE bool all_at_most(Packed<kParts> x, float bound) {
+  bool all = true;
+  const Packed<kParts> b(bound);
+  for (int i = 0; i < kParts; ++i) {
+#if defined(__x86_64__) && FA_VECTOR_BYTES == 64
+    all = all && _mm512_cmp_ps_mask((__m512)x.v[i], (__m512)b.v[i], _CMP_LE_OQ) == 0xffff;
+#elif defined(__x86_64__) && FA_VECTOR_BYTES == 32
+    all = all &&
+          _mm256_movemask_ps(_mm256_cmp_ps((__m256)x.v[i], (__m256)b.v[i], _CMP_LE_OQ)) == 0xff;
+#elif defined(__x86_64__)
+    all = all && _mm_movemask_ps(_mm_cmple_ps((__m128)x.v[i], (__m128)b.v[i])) == 0xf;
+#else
+    for (int k = 0; k < FA_VECTOR_BYTES / 4; ++k) all = all && x.v[i][k] <= bound;
+#endif
+  }
+  return all;
+}
+
+// exp(x) = 2^n (1 + tail), n whole; |x| <= 88. tail is exp(r) - 1 with x = n ln 2 + r,
+// |r| <= ln 2 / 2 (coefficients of Cephes' expf, terms paired to shorten the chain).
+template <int kParts>
+struct Exponential {
+  typedef Packed<kParts> V;
+  V scale, tail;
+
+  FA_INLINE Exponential(V x) {
+    const V magic(12582912.f);  // 1.5 * 2^23: adding it rounds to a whole number
+    const V shifted = x * V(1.44269504f) + magic, whole = shifted - magic;
+    // ln 2 in two parts, so that r keeps its digits.
+    const V r = x - whole * V(0.693359375f) + whole * V(2.12194440e-4f), r2 = r * r;
+    const V low = V(5.0000001201e-1f) + r * V(1.6666665459e-1f);
+    const V middle = V(4.1665795894e-2f) + r * V(8.3334519073e-3f);
+    const V high = V(1.3981999507e-3f) + r * V(1.9875691500e-4f);
+    tail = (low + r2 * (middle + r2 * high)) * r2 + r;
+    for (int i = 0; i < kParts; ++i) {
+      scale.v[i] = (RawFloat)(((RawInt)shifted.v[i] - (RawInt)magic.v[i] + 127) << 23);
+    }
+  }
+};
+
+// Within 2 units in the last place; 0 below -87.3, bounded by 1.7e38 above; NaN stays NaN.
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> exp(Packed<kParts> x) {
+  typedef Packed<kParts> V;
+  const Exponential<kParts> e(clamp(x, -87.3f, 88.02f));
+  return select(x < V(-87.3f), V(0.f), e.scale * e.tail + e.scale);
+}
+
+// For |x| <= 80.
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> expm1(Packed<kParts> x) {
+  const Exponential<kParts> e(x);
+  return e.tail * e.scale + (e.scale - Packed<kParts>(1.f));
+}
+
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> sigmoid(Packed<kParts> x) {
+  const Exponential<kParts> e(-clamp(x, -88.f, 87.f));
+  return reciprocal(e.scale * e.tail + (e.scale + Packed<kParts>(1.f)));
+}
+
+// For x in [-1, 0], -1 excluded: near 0 the polynomial takes x itself, and 1 + x is rounded only
+// where the logarithm is large enough not to feel it (coefficients of Cephes' logf, paired).
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> log1p(Packed<kParts> x) {
+  typedef Packed<kParts> V;
+  const Mask<kParts> large = x <= V(-0.29f);
+  const V u = select(large, x + V(1.f), V(1.f));
+  V m, n;  // u = 2^n m, m in [sqrt(1/2), sqrt(2))
+  for (int i = 0; i < kParts; ++i) {
+    const RawInt bits = (RawInt)u.v[i], exponent = (bits - 0x3f3504f3) >> 23;
+    m.v[i] = (RawFloat)(bits - (exponent << 23));
+    n.v[i] = __builtin_convertvector(exponent, RawFloat);
+  }
+  const V f = select(large, m - V(1.f), x), z = f * f, z2 = z * z;
+  const V a = V(3.3333331174e-1f) + f * V(-2.4999993993e-1f);
+  const V b = V(2.0000714765e-1f) + f * V(-1.6668057665e-1f);
+  const V c = V(1.4249322787e-1f) + f * V(-1.2420140846e-1f);
+  const V d = V(1.1676998740e-1f) + f * V(-1.1514610310e-1f);
+  const V y = (a + z * b) + z2 * ((c + z * d) + z2 * V(7.0376836292e-2f));
+  return (y * (f * z) - z * V(0.5f)) + (n * V(-2.12194440e-4f) + f) + n * V(0.693359375f);
+}
+
+// Nearly all n are small: then the focal term n^3 A(n) and its slope n^2 S(n), A = -log(1 - n) / n
+// and S = 2 A + 1 / (1 - n), need neither logarithm nor division. A, S: interpolated at Chebyshev
+// nodes on [0, 1/4], relative error 1e-8.
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> polynomial(Packed<kParts> x, float c0, float c1, float c2, float c3,
+                                         float c4, float c5, float c6) {
+  typedef Packed<kParts> V;
+  const V x2 = x * x, a = V(c0) + x * V(c1), b = V(c2) + x * V(c3), c = V(c4) + x * V(c5);
+  return a + x2 * (b + x2 * (c + x2 * V(c6)));
+}
+
+template <bool kSquare, int kParts>
+FA_HOST_DEVICE Packed<kParts> focal_term(Packed<kParts> n, double gamma) {
+  if (!kSquare || !all_at_most(n, 0.25f)) return fa::focal_term<kSquare, Packed<kParts>>(n, gamma);
+  return n * n * n *
+         polynomial(n, 1.f, 0.499999136f, 0.333387673f, 0.248725951f, 0.213974386f, 0.0905156136f,
+                    0.332574934f);
+}
+
+template <bool kSquare, int kParts>
+FA_HOST_DEVICE Packed<kParts> focal_slope(Packed<kParts> n, double gamma) {
+  if (!kSquare || !all_at_most(n, 0.25f)) return fa::focal_slope<kSquare, Packed<kParts>>(n, gamma);
+  return n * n *
+         polynomial(n, 3.f, 1.99999058f, 1.66726112f, 1.48609519f, 1.55193436f, 0.51100868f,
+                    3.30496931f);
+}
+
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> sqrt(Packed<kParts> x) {
+  for (int i = 0; i < kParts; ++i) {
+#if defined(__x86_64__) && FA_VECTOR_BYTES == 64
+    x.v[i] = (RawFloat)_mm512_maskz_sqrt_ps(0xffff, (__m512)x.v[i]);
+#elif defined(__x86_64__) && FA_VECTOR_BYTES == 32
+    x.v[i] = (RawFloat)_mm256_sqrt_ps((__m256)x.v[i]);
+#elif defined(__x86_64__)
+    x.v[i] = (RawFloat)_mm_sqrt_ps((__m128)x.v[i]);
+#else
+    for (int k = 0; k < FA_VECTOR_BYTES / 4; ++k) x.v[i][k] = __builtin_sqrtf(x.v[i][k]);
+#endif
+  }
+  return x;
+}
+
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> pow(Packed<kParts> x, Packed<kParts> y) {
+  for (int i = 0; i < kParts; ++i) {
+    for (int k = 0; k < FA_VECTOR_BYTES / 4; ++k) {
+      x.v[i][k] = std::pow(float(x.v[i][k]), float(y.v[i][k]));
+    }
+  }
   return x;
 }

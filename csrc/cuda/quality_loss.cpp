@@ -1,4 +1,5 @@
-// quality_statistics, quality_loss and quality_loss_backward on CUDA: checks, allocation, launches.
+// quality_statistics, quality_loss_forward and quality_loss_backward on CUDA: checks, allocation,
+// launches.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
@@ -121,36 +122,27 @@ at::Tensor losses(const Inputs& in, const at::Tensor& statistics, const at::Tens
 }
 
 template <typename S>
-std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> gradients(
-    const at::Tensor& grad_losses, const Inputs& in, const at::Tensor& statistics,
-    const at::Tensor& max_iou, const at::Tensor& divisors) {
+void gradients(const at::Tensor& grad_losses, const Inputs& in, const at::Tensor& statistics,
+               const at::Tensor& max_iou, const at::Tensor& divisors, const Outputs& outputs) {
   Problem<S> problem(in);
   problem.set_state(statistics, max_iou, divisors);
   CudaWork<S>& work = problem.work;
-  TORCH_CHECK(grad_losses.sizes() == at::IntArrayRef({3}) && grad_losses.device() == in.mu.device(),
-              "grad_losses must be (3,) on ", in.mu.device(), ", got ", grad_losses.sizes(), " on ",
-              grad_losses.device());
+  check_outputs(in, grad_losses, outputs);
+  TORCH_CHECK(!outputs.hold_negative, "hold_negative is of the CPU's operator");
   work.grad_losses = problem.data(grad_losses.to(in.mu.scalar_type()));
-  Tensors cls, box, obj;
-  const auto make = [](const at::Tensor& like, Tensors* list) {
-    list->push_back(at::empty_like(like, at::MemoryFormat::Contiguous));
-    return list->back().mutable_data_ptr<S>();
-  };
   for (int32_t l = 0; l < work.levels; ++l) {
-    work.level[l].grad_cls = make(in.cls_logits[l], &cls);
-    work.level[l].grad_box = make(in.box_ltrb[l], &box);
-    work.level[l].grad_obj = make(in.obj_logits[l], &obj);
+    work.level[l].grad_cls = outputs.cls[l].template mutable_data_ptr<S>();
+    work.level[l].grad_box = outputs.box[l].template mutable_data_ptr<S>();
+    work.level[l].grad_obj = outputs.obj[l].template mutable_data_ptr<S>();
   }
   const auto in_double = in.cls_logits[0].options().dtype(at::kDouble);
   at::Tensor factors = at::empty({work.boxes, 2}, in_double);
   at::Tensor sums = at::empty({work.boxes, work.levels, 4}, in_double);
-  at::Tensor mu = at::empty(in.mu.sizes(), in.mu.options()), sigma = at::empty_like(mu);
   work.factors = factors.mutable_data_ptr<double>();
   work.box_sums = sums.mutable_data_ptr<double>();
-  work.grad_mu = mu.mutable_data_ptr<S>();
-  work.grad_sigma = sigma.mutable_data_ptr<S>();
+  work.grad_mu = outputs.mu.mutable_data_ptr<S>();
+  work.grad_sigma = outputs.sigma.mutable_data_ptr<S>();
   C10_CUDA_CHECK(launch_gradients(work, at::cuda::getCurrentCUDAStream()));
-  return {cls, box, obj, mu, sigma};
 }
 
 bool is_double(at::TensorList maps) { return maps[0].scalar_type() == at::kDouble; }
@@ -174,13 +166,15 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(
   return is_double(cls_logits) ? statistics<double>(in) : statistics<float>(in);
 }
 
-at::Tensor loss_op(at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
-                   at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
-                   const at::Tensor& sigma, const at::Tensor& statistics, const at::Tensor& max_iou,
-                   const at::Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
-                   bool feature_filter, bool quality_prior, double reg_weight, std::string type,
-                   double focal_alpha, double focal_gamma) {
+std::tuple<at::Tensor, Tensors, Tensors> forward_op(
+    at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
+    at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
+    const at::Tensor& sigma, const at::Tensor& statistics, const at::Tensor& max_iou,
+    const at::Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
+    bool feature_filter, bool quality_prior, double reg_weight, std::string type,
+    double focal_alpha, double focal_gamma, bool with_gradient) {
   const c10::cuda::CUDAGuard guard(mu.device());
+  TORCH_CHECK(!with_gradient, "with_gradient is of the CPU's operator");
   const Inputs in{cls_logits,
                   box_ltrb,
                   obj_logits,
@@ -191,17 +185,20 @@ at::Tensor loss_op(at::TensorList cls_logits, at::TensorList box_ltrb, at::Tenso
                   strides,
                   {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
                    focal_alpha, focal_gamma}};
-  return is_double(cls_logits) ? losses<double>(in, statistics, max_iou, divisors)
-                               : losses<float>(in, statistics, max_iou, divisors);
+  return {is_double(cls_logits) ? losses<double>(in, statistics, max_iou, divisors)
+                                : losses<float>(in, statistics, max_iou, divisors),
+          Tensors(), Tensors()};
 }
 
-std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> backward_op(
-    const at::Tensor& grad_losses, at::TensorList cls_logits, at::TensorList box_ltrb,
-    at::TensorList obj_logits, at::TensorList gt_boxes, at::TensorList gt_classes,
-    const at::Tensor& mu, const at::Tensor& sigma, const at::Tensor& statistics,
-    const at::Tensor& max_iou, const at::Tensor& divisors, at::ArrayRef<double> strides,
-    double location_offset, bool feature_filter, bool quality_prior, double reg_weight,
-    std::string type, double focal_alpha, double focal_gamma) {
+void backward_op(const at::Tensor& grad_losses, at::TensorList cls_logits, at::TensorList box_ltrb,
+                 at::TensorList obj_logits, at::TensorList gt_boxes, at::TensorList gt_classes,
+                 const at::Tensor& mu, const at::Tensor& sigma, const at::Tensor& statistics,
+                 const at::Tensor& max_iou, const at::Tensor& divisors,
+                 at::ArrayRef<double> strides, double location_offset, bool feature_filter,
+                 bool quality_prior, double reg_weight, std::string type, double focal_alpha,
+                 double focal_gamma, at::TensorList grad_cls, at::TensorList grad_box,
+                 at::TensorList grad_obj, const at::Tensor& grad_mu, const at::Tensor& grad_sigma,
+                 bool hold_negative) {
   const c10::cuda::CUDAGuard guard(mu.device());
   const Inputs in{cls_logits,
                   box_ltrb,
@@ -213,8 +210,10 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> backward_op(
                   strides,
                   {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
                    focal_alpha, focal_gamma}};
-  return is_double(cls_logits) ? gradients<double>(grad_losses, in, statistics, max_iou, divisors)
-                               : gradients<float>(grad_losses, in, statistics, max_iou, divisors);
+  const Outputs outputs{grad_cls, grad_box, grad_obj, grad_mu, grad_sigma, hold_negative};
+  return is_double(cls_logits)
+             ? gradients<double>(grad_losses, in, statistics, max_iou, divisors, outputs)
+             : gradients<float>(grad_losses, in, statistics, max_iou, divisors, outputs);
 }
 
 }  // namespace
@@ -223,6 +222,6 @@ std::tuple<Tensors, Tensors, Tensors, at::Tensor, at::Tensor> backward_op(
 
 TORCH_LIBRARY_IMPL(fa_detectron, CUDA, m) {
   m.impl("quality_statistics", fa::quality::statistics_op);
-  m.impl("quality_loss", fa::quality::loss_op);
+  m.impl("quality_loss_forward", fa::quality::forward_op);
   m.impl("quality_loss_backward", fa::quality::backward_op);
 }

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-# What the Python code calls; an extension without one of them is older than it (csrc/registry.cpp has the schemas).
+# Those with a kernel a device; an extension without one of them is older than this code (schemas: csrc/registry.cpp).
 _OPERATORS = (
     "deform_conv2d",
     "deform_conv2d_backward",
     "deform_conv2d_levels",
     "deform_conv2d_levels_backward",
     "quality_statistics",
-    "quality_loss",
+    "quality_loss_forward",
     "quality_loss_backward",
     "decode_detections",
 )

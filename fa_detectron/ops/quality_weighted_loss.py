@@ -188,40 +188,23 @@ def _fake_loss(cls_logits, *rest) -> Tensor:
     return cls_logits[0].new_empty(3)
 
 
-def _fake_backward(grad_losses, cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, *rest):
-    grads = tuple([x.new_empty(x.shape) for x in levels] for levels in (cls_logits, box_ltrb, obj_logits))
-    return *grads, mu.new_empty(mu.shape), sigma.new_empty(sigma.shape)
+def _fake_forward(cls_logits, box_ltrb, obj_logits, *rest) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    with_gradient = rest[-1]
+    maps = (cls_logits, obj_logits) if with_gradient else ([], [])
+    cls, obj = ([x.new_empty(x.shape) for x in levels] for levels in maps)
+    return cls_logits[0].new_empty(3), cls, obj
 
 
-def _save(ctx, inputs, output) -> None:
-    lists, rest = inputs[:5], inputs[5:]
-    ctx.lengths = [len(x) for x in lists]
-    ctx.options = rest[5:]
-    ctx.save_for_backward(*(tensor for x in lists for tensor in x), *rest[:5])
-
-
-def _backward(ctx, grad_losses: Tensor):
-    saved = list(ctx.saved_tensors)
-    lists = []
-    for length in ctx.lengths:
-        lists.append(saved[:length])
-        saved = saved[length:]
-    cls, box, obj, mu, sigma = torch.ops.fa_detectron.quality_loss_backward(grad_losses, *lists, *saved, *ctx.options)
-    nothing = [None] * ctx.lengths[3]
-    return cls, box, obj, nothing, nothing, mu, sigma, *[None] * (3 + len(ctx.options))
-
-
-def _no_double_backward(ctx, *grads):
-    raise RuntimeError("quality_weighted_loss has no second derivative: call backward without create_graph=True")
+def _fake_backward(*arguments) -> None:
+    """It writes into its last arguments."""
 
 
 if native.loaded():
     torch.library.register_fake("fa_detectron::quality_statistics", _fake_statistics)
     torch.library.register_fake("fa_detectron::quality_loss", _fake_loss)
+    torch.library.register_fake("fa_detectron::quality_loss_forward", _fake_forward)
     torch.library.register_fake("fa_detectron::quality_loss_backward", _fake_backward)
-    torch.library.register_autograd("fa_detectron::quality_loss", _backward, setup_context=_save)
-    torch.library.register_autograd("fa_detectron::quality_loss_backward", _no_double_backward)
-    native.refuse_vmap("quality_statistics", "quality_loss", "quality_loss_backward")
+    native.refuse_vmap("quality_statistics", "quality_loss", "quality_loss_forward", "quality_loss_backward")
     for _device in ("cpu", "cuda"):  # half-precision maps would lose the small differences that weigh the negatives
         for _name in ("quality_statistics", "quality_loss"):
             torch.library.register_autocast(f"fa_detectron::{_name}", _device, torch.float32)

@@ -242,7 +242,14 @@ def test_opcheck():
     torch.library.opcheck(operators.quality_loss.default, for_loss)
     for tensor in (*arguments[0], *arguments[1], *arguments[2], arguments[5], arguments[6]):
         tensor.requires_grad_(False)
-    torch.library.opcheck(operators.quality_loss_backward.default, (torch.ones(3), *for_loss))
+    for with_gradient in (False, True):
+        torch.library.opcheck(operators.quality_loss_forward.default, (*for_loss, with_gradient))
+    _, *negative = operators.quality_loss_forward(*for_loss, True)
+    for hold_negative in (False, True):
+        cls, obj = ([x.clone() for x in levels] for levels in negative)
+        outputs = (cls, [torch.empty_like(x) for x in for_loss[1]], obj, *map(torch.empty_like, for_loss[5:7]))
+        backward = (torch.tensor([1.0, 0.5, 2.0]), *for_loss, *outputs, hold_negative)
+        torch.library.opcheck(operators.quality_loss_backward.default, backward)
 
 
 def test_compiles_as_one_graph():
@@ -271,9 +278,21 @@ def test_a_second_derivative_is_refused_in_words():
     arguments = make_case()
     arguments[0][0].requires_grad_()
     loss = quality_weighted_loss(*arguments)["loss_neg"]
-    (gradient,) = torch.autograd.grad(loss, arguments[0][0], create_graph=True)
     with pytest.raises(RuntimeError, match="no second derivative"):
-        gradient.sum().backward()
+        torch.autograd.grad(loss, arguments[0][0], create_graph=True)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.25])
+def test_a_second_backward_gives_the_same_gradients(scale):
+    """The first one has used up what forward left for it."""
+    arguments = make_case(dtype=torch.float32)
+    leaves = [x.requires_grad_() for levels in arguments[:3] for x in levels]
+    loss = scale * sum(quality_weighted_loss(*arguments).values())
+    first = [x.clone() for x in torch.autograd.grad(loss, leaves, retain_graph=True)]
+    second = torch.autograd.grad(loss, leaves, retain_graph=True)
+    assert all(torch.equal(a, b) for a, b in zip(first, second))
+    third = torch.autograd.grad(loss, leaves)
+    assert all(torch.equal(a, b) for a, b in zip(first, third))
 
 
 def test_the_operator_refuses_wrong_classes_and_shapes():
