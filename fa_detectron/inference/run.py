@@ -62,6 +62,7 @@ def load_run(
     cfg.OUTPUT_DIR = folder
     cfg.MODEL.DEVICE = choose_device(device)
     cfg.MODEL.WEIGHTS = os.path.expanduser(weights) if weights else find_weights(folder)
+    _check_same_classes(cfg, cfg.MODEL.WEIGHTS)
     cfg.freeze()
     model = Trainer.build_model(cfg)
     FeatureAlignCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[], strict=True)
@@ -89,6 +90,24 @@ def find_weights(folder: str) -> str:
         f"run folder {folder}: no weights in it (looked for {', '.join(_WEIGHTS)} and the one that last_checkpoint "
         "names); let the training finish, or name a checkpoint"
     )
+
+
+def _check_same_classes(cfg: CfgNode, weights: str) -> None:
+    """Refuse weights out of another run's folder whose classes have other names, which their file does not tell."""
+    folder = os.path.dirname(os.path.abspath(weights))
+    config = os.path.join(folder, "config.yaml")
+    if not os.path.isfile(config) or os.path.realpath(folder) == os.path.realpath(cfg.OUTPUT_DIR):
+        return
+    try:
+        theirs = load_config(config).DATASETS.CLASS_NAMES
+    except UserError:  # of another program
+        return
+    ours = cfg.DATASETS.CLASS_NAMES
+    if theirs and ours and list(theirs) != list(ours):
+        raise UserError(
+            f"checkpoint {weights}: of another run, with the classes {', '.join(theirs[:10])}; those of "
+            f"{cfg.OUTPUT_DIR} are {', '.join(ours[:10])}"
+        )
 
 
 def choose_device(name: str = "") -> str:

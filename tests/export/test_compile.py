@@ -1,11 +1,14 @@
 """torch.compile takes the network in one graph: no line of it makes the compiler give up."""
 
+from pathlib import Path
+
 import pytest
 
 pytest.importorskip("detectron2")
 
 import torch
 
+import fa_detectron
 from fa_detectron.export.network import InferenceNetwork
 from fa_detectron.export.nms import shifted_nms
 from fa_detectron.ops import decode_detections, native
@@ -70,3 +73,24 @@ def test_the_model_itself_compiles_for_inference():
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one["instances"].scores, other["instances"].scores)
         torch.testing.assert_close(one["instances"].pred_boxes.tensor, other["instances"].pred_boxes.tensor)
+
+
+def test_no_line_of_this_project_breaks_the_models_graph():
+    batch = [{"image": noise(64, 96)[0], "height": 64, "width": 96}, {"image": noise(50, 70)[0]}]
+    # The number of detections, which the host has to know, may stay symbolic.
+    with torch.no_grad(), torch._dynamo.config.patch(capture_scalar_outputs=True):
+        found = torch._dynamo.explain(make_model())(batch)
+    places = [reason.user_stack[-1] for reason in found.break_reasons if reason.user_stack]
+    ours = str(Path(fa_detectron.__file__).parent)
+    assert [f"{place.filename}:{place.lineno}" for place in places if place.filename.startswith(ours)] == []
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+def test_torchscript_traces_the_network(tmp_path):
+    network = InferenceNetwork(make_model(), nms=shifted_nms, decompose=False).eval()
+    with torch.no_grad():
+        torch.jit.trace(network, noise(100, 90), check_trace=False).save(tmp_path / "model.ts")
+        traced = torch.jit.load(tmp_path / "model.ts")
+        for image in (noise(100, 90, seed=1), noise(150, 203)):  # another size, too
+            for output, expected in zip(traced(image), network(image), strict=True):
+                torch.testing.assert_close(output, expected)

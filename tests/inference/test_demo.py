@@ -74,6 +74,34 @@ def test_bad_images_are_named_and_the_rest_goes_on(demo, photos, tmp_path):
     assert {r["image_id"] for r in json.loads((tmp_path / "r.json").read_text())} == {0, 2}
 
 
+def test_every_kind_of_image_is_drawn_at_its_own_size(demo, photos, tmp_path):
+    with Image.open(photos / "0.png") as stored:
+        image = stored.convert("RGB")
+    turned = image.crop((0, 0, 64, 40))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    turned.save(photos / "exif.jpg", exif=exif)
+    image.convert("L").save(photos / "grey.png")
+    image.convert("RGBA").save(photos / "rgba.png")
+    Image.fromarray(np.asarray(image.convert("L")).astype(np.uint16) * 257).save(photos / "sixteen.png")
+    Image.new("RGB", (1, 1)).save(photos / "pixel.png")
+    Image.new("RGB", (10000, 50)).save(photos / "long.png")
+    status, out, err = demo("--input", photos, "--output", tmp_path / "out", "--json", tmp_path / "r.json")
+    assert (status, err) == (0, "") and out.startswith("9 images")
+    sizes = {}
+    for name in files_below(tmp_path / "out"):
+        with Image.open(tmp_path / "out" / name) as drawn:
+            sizes[name] = drawn.size
+    assert len(sizes) == 9 and sizes["exif.jpg"] == (40, 64)
+    assert sizes["pixel.png"] == (1, 1) and sizes["long.png"] == (10000, 50)
+
+
+def test_a_bar_shows_the_progress_on_a_terminal(demo, photos, tmp_path, monkeypatch):
+    monkeypatch.setattr(jobs, "show_bars", lambda: True)
+    status, _, err = demo("--input", photos, "--json", tmp_path / "r.json")
+    assert status == 0 and "predicting" in err and "0/3" in err
+
+
 def test_nothing_readable_is_an_error_and_writes_nothing(demo, tmp_path):
     (tmp_path / "text.jpg").write_text("no pixels")
     status, _, err = demo("--input", tmp_path / "text.jpg", "--output", tmp_path / "out", "--json", tmp_path / "r.json")

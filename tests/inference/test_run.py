@@ -90,6 +90,14 @@ def test_weights_of_another_model_are_refused(moved):
         load_run(moved, device="cpu")
 
 
+def test_weights_of_a_run_with_other_classes_are_refused(trained, moved):
+    edit(moved, lambda content: content["DATASETS"].update(CLASS_NAMES=["cone", "block"]))  # as many, in another order
+    with pytest.raises(UserError, match=r"model_final\.pth: of another run, with the classes cone, block; those of"):
+        load_run(trained.folder, weights=str(moved / "model_final.pth"), device="cpu")
+    edit(moved, lambda content: content["DATASETS"].update(CLASS_NAMES=list(CLASSES)))
+    assert load_run(trained.folder, weights=str(moved / "model_final.pth"), device="cpu").class_names == CLASSES
+
+
 def test_damaged_weights_are_named(moved):
     whole = (moved / "model_final.pth").read_bytes()
     (moved / "model_final.pth").write_bytes(whole[: len(whole) // 2])
