@@ -15,7 +15,7 @@ PY := $(if $(VENV),$(VENV)/bin/python,python3)
 # One process a core; each one computes on one thread.
 TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: help setup demo test sanitize large-memory spills lint format doctor clean
+.PHONY: help setup demo test soak sanitize large-memory spills lint format doctor clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z0-9_-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -29,6 +29,9 @@ demo: setup  ## train and evaluate FeatureAlign on the built-in data; pictures i
 
 test: setup  ## run the tests (ARGS="tests/ops -k loss" for some)
 	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
+
+soak: setup  ## the long tests: minutes to an hour each (ARGS="-k kill" for some)
+	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q --timeout 3600 tests/soak/*.py $(ARGS)
 
 sanitize: setup  ## the operators' tests under the address and undefined-behaviour sanitizers, at each instruction set
 	@bash tools/sanitize.sh "$(PY)" $(ARGS)

@@ -49,7 +49,7 @@ class PlainBlock(DeformBlock):
 class EagerDetector(FeatureAlign):
     """The detector with the eager loss."""
 
-    def losses(self, predictions: tuple, batched_inputs: list[dict]) -> dict[str, Tensor]:
+    def losses(self, predictions: tuple, batched_inputs: list[dict], normalizers: None = None) -> dict[str, Tensor]:
         truth = [x["instances"] for x in batched_inputs]
         boxes, classes = [x.gt_boxes.tensor for x in truth], [x.gt_classes for x in truth]
         priors = self.mu, self.sigma, self.head.strides

@@ -2,7 +2,7 @@
 # The CPU operators with the address and undefined-behaviour sanitizers, and the operators' tests on them, once at each
 # instruction set. Everything is built and run in a copy of the project, build/sanitize: the usual extension stays.
 #
-#   tools/sanitize.sh [PYTHON [PYTEST ARGUMENTS...]]      FA_CPU_CAPABILITY="default" for one instruction set alone
+#   tools/sanitize.sh [PYTHON [PYTEST ARGUMENTS...]]      LEVELS=best: the processor's best instruction set alone
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="${1:-python3}"
@@ -13,7 +13,7 @@ case "$("$python" -c 'import torch; print(torch.backends.cpu.get_cpu_capability(
     AVX2) levels="default avx2" ;;
     *) levels="default" ;;
 esac
-levels="${FA_CPU_CAPABILITY:-$levels}"
+[ "${LEVELS:-all}" = all ] || levels="${levels##* }"
 compiler="${CXX:-c++}"
 runtime=()
 for name in libasan.so libubsan.so libstdc++.so; do

@@ -76,12 +76,30 @@ def setup(args: argparse.Namespace) -> CfgNode:
     register_from_config(cfg)
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
-    cfg = DefaultTrainer.auto_scale_workers(cfg, world)
+    cfg = _scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
     _check(cfg, args, world)
     if os.environ.get("RANK", "0") == "0":  # one process looks through the data, and the others end with it
         check_data(cfg, training=not args.eval_only)
     cfg.freeze()
     return cfg
+
+
+def _scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
+    """Detectron2's linear rule where SOLVER.REFERENCE_WORLD_SIZE is not 0; a batch that is accumulated is a worker.
+
+    The images a worker stay as they are, the rate grows with the number of workers, the schedule shrinks.
+    """
+    solver = cfg.SOLVER
+    if solver.REFERENCE_WORLD_SIZE and solver.IMS_PER_BATCH % solver.REFERENCE_WORLD_SIZE:
+        raise UserError(
+            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} cannot be shared evenly by the "
+            f"{solver.REFERENCE_WORLD_SIZE} workers of SOLVER.REFERENCE_WORLD_SIZE"
+        )
+    scaled = DefaultTrainer.auto_scale_workers(cfg, workers)
+    # Rounded to 0 they would mean never.
+    scaled.SOLVER.CHECKPOINT_PERIOD = max(min(cfg.SOLVER.CHECKPOINT_PERIOD, 1), scaled.SOLVER.CHECKPOINT_PERIOD)
+    scaled.TEST.EVAL_PERIOD = max(min(cfg.TEST.EVAL_PERIOD, 1), scaled.TEST.EVAL_PERIOD)
+    return scaled
 
 
 def _run_folder(config_file: str) -> str:

@@ -16,8 +16,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output", default="", metavar="FILE", help="the page (default: report.html in the run's folder)"
     )
-    parser.add_argument("--data", default="", metavar="PATH", help="COCO JSON, or a Pascal VOC folder[:split] "
-                        "(default: the run's evaluation set)")  # fmt: skip
+    parser.add_argument("--data", default="", metavar="PATH", help="named as --val is (default: the run's test set)")
     parser.add_argument("--images", default="", metavar="FOLDER", help="the images of --data, if not beside it")
     parser.add_argument(
         "--score-threshold",

@@ -9,6 +9,7 @@ pytest.importorskip("detectron2")
 from detectron2.config import get_cfg
 
 from fa_detectron import add_feature_align_config
+from fa_detectron.engine import argument_parser, setup
 from fa_detectron.engine.solver import build_optimizer
 from fa_detectron.errors import UserError
 
@@ -58,3 +59,22 @@ def test_gradients_are_clipped_as_detectron2s_keys_say():
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(UserError, match="LION"):
         build_optimizer(config(OPTIMIZER="LION"), Model())
+
+
+def scaled(tiny, *words):
+    fitting = ("SOLVER.IMS_PER_BATCH", 16, "SOLVER.BASE_LR", 0.02, "SOLVER.MAX_ITER", 90, "SOLVER.STEPS", "(60, 80)")
+    options = (*fitting, "SOLVER.REFERENCE_WORLD_SIZE", 8, "SOLVER.CHECKPOINT_PERIOD", 1, *words)
+    return setup(argument_parser().parse_args([str(word) for word in (*tiny.args, *options)])).SOLVER
+
+
+def test_rate_and_schedule_follow_the_batch(tiny, capsys):
+    """Eight workers of two images in the config; here is one."""
+    solver = scaled(tiny)
+    assert (solver.IMS_PER_BATCH, solver.MAX_ITER, solver.STEPS) == (2, 720, (480, 640))
+    assert solver.BASE_LR == pytest.approx(0.0025) and solver.CHECKPOINT_PERIOD == 8
+    solver = scaled(tiny, "SOLVER.ACCUMULATION_STEPS", 8)
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.MAX_ITER) == (16, 0.02, 90)
+    solver = scaled(tiny, "SOLVER.ACCUMULATION_STEPS", 16)
+    assert (solver.IMS_PER_BATCH, solver.BASE_LR, solver.CHECKPOINT_PERIOD) == (32, 0.04, 1)
+    with pytest.raises(UserError, match=r"IMS_PER_BATCH 15 cannot be shared evenly by the 8 workers"):
+        scaled(tiny, "SOLVER.IMS_PER_BATCH", 15)
