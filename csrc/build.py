@@ -9,6 +9,7 @@ undefined-behaviour sanitizers into the C++ code, for tools/sanitize.sh.
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -34,10 +35,14 @@ def toolkit() -> tuple[Path, tuple[int, int]]:
     """Root folder and release of the CUDA toolkit. Raises BuildError with the reason where there is none that fits."""
     if torch.version.cuda is None:
         raise BuildError(f"torch {torch.__version__} is a build without CUDA")
-    for candidate in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), DEFAULT_TOOLKIT):
+    on_path = shutil.which("nvcc")
+    candidates = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), DEFAULT_TOOLKIT]
+    candidates += [Path(on_path).resolve().parent.parent] if on_path else []
+    for candidate in (Path(name) for name in candidates if name):
         # torch's own guess can be the folder above a wrapper script: only a real toolkit folder has cudart beside nvcc.
-        if candidate and (Path(candidate) / "bin/nvcc").exists() and (Path(candidate) / "lib64/libcudart.so").exists():
-            root = Path(candidate)
+        libraries = (candidate / folder / "libcudart.so" for folder in ("lib64", "lib"))  # lib: conda's
+        if (candidate / "bin/nvcc").exists() and any(library.exists() for library in libraries):
+            root = candidate
             break
     else:
         raise BuildError("no CUDA toolkit with bin/nvcc and lib64/libcudart.so; set CUDA_HOME to its folder")

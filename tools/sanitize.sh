@@ -5,7 +5,8 @@
 #   tools/sanitize.sh [PYTHON [PYTEST ARGUMENTS...]]      LEVELS=best: the processor's best instruction set alone
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-python="${1:-python3}"
+python="$(command -v "${1:-python3}")"
+[ "${python#/}" != "$python" ] || python="$PWD/$python" # the folder changes below
 [ "$#" -gt 0 ] && shift
 [ "$#" -gt 0 ] || set -- tests/ops -k "not instruction_set" # those start each level themselves
 case "$("$python" -c 'import torch; print(torch.backends.cpu.get_cpu_capability())')" in
@@ -43,15 +44,25 @@ FA_CUDA=0 FA_SANITIZE=1 "$python" csrc/build.py
 
 # Python itself is not instrumented: the runtime comes first by LD_PRELOAD (libstdc++ for its exceptions), and what the
 # interpreter keeps until it exits is no leak of ours.
-status=0
+sanitized() {
+    PYTHONPATH="$PWD" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" CI= FA_NO_NATIVE= \
+        LD_PRELOAD="$(IFS=:; echo "${runtime[*]}")" \
+        ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0:allocator_may_return_null=1:log_path=report" \
+        UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=report" \
+        timeout "${FA_LIMIT:-1500}" "$python" "$@"
+}
 rm -f report.*
+status=0
+# Were another extension found, or none, the tests would pass without a look at this one.
+sanitized -c 'import os, sys, torch; from fa_detectron import _C; from fa_detectron.ops import native
+sys.exit(not (os.path.samefile(os.path.dirname(_C.__file__), "fa_detectron") and native.loaded()))' || {
+    echo "error: the extension in build/sanitize/fa_detectron does not load" >&2
+    status=1
+    levels=""
+}
 for level in $levels; do
     echo "== FA_CPU_CAPABILITY=$level"
-    PYTHONPATH="$PWD" FA_CPU_CAPABILITY="$level" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" CI= \
-        LD_PRELOAD="$(IFS=:; echo "${runtime[*]}")" \
-        ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0:allocator_may_return_null=1:log_path=$PWD/report" \
-        UBSAN_OPTIONS="print_stacktrace=1:halt_on_error=1:log_path=$PWD/report" \
-        timeout "${FA_LIMIT:-1500}" "$python" -m pytest -q -x -p no:cacheprovider "$@" || status=1
+    FA_CPU_CAPABILITY="$level" sanitized -m pytest -q -x -p no:cacheprovider "$@" || status=1
 done
 # Not on the standard error: pytest keeps that to itself until a test ends, and here the process ends first.
 for report in report.*; do

@@ -40,12 +40,13 @@ def make_toolkit(folder: Path, release: str) -> Path:
 # ---- with CUDA or without
 
 
-def choose(build, monkeypatch, choice: str | None, home: Path | None, archs: str | None = None):
+def choose(build, monkeypatch, choice, home: Path | None, archs: str | None = None, search: Path | str = "/nowhere"):
     for name, value in (("FA_CUDA", choice), ("CUDA_HOME", home and str(home)), ("TORCH_CUDA_ARCH_LIST", archs)):
         monkeypatch.delenv(name, raising=False)
         if value is not None:
             monkeypatch.setenv(name, value)
     monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setenv("PATH", str(search))
     monkeypatch.setattr(build, "DEFAULT_TOOLKIT", "/nowhere")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     return build._cuda()
@@ -89,6 +90,12 @@ def test_without_a_toolkit_that_fits(build, monkeypatch, capsys, tmp_path, relea
     assert "CPU operators only: " in printed and words in printed
     with pytest.raises(build.BuildError, match=f"^FA_CUDA=1, but .*{words}"):
         choose(build, monkeypatch, "1", home)
+
+
+def test_a_toolkit_is_found_by_its_compiler_on_the_path(build, monkeypatch, tmp_path):
+    folder = make_toolkit(tmp_path / "cuda", "13.0")
+    (folder / "lib64").rename(folder / "lib")  # as conda has it
+    assert choose(build, monkeypatch, "1", None, "9.0", search=folder / "bin") == (folder, "9.0")
 
 
 def test_another_choice_is_refused(build, monkeypatch):
