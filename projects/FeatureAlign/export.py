@@ -2,9 +2,12 @@
 """Export a trained run to ONNX or torch.export, and compare the file with the model; see --help and README.md."""
 
 import argparse
+import contextlib
+import io
 import os
 import tempfile
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -64,6 +67,9 @@ def main() -> None:
     run = load_run(args.run, weights=args.weights, device="cpu", overrides=args.opts)
     if args.evaluate == "" and not run.cfg.DATASETS.TEST:
         raise UserError("--evaluate: the run has no test set; name one, --evaluate DATA")
+    images, predictor = [read_image(path) for path in paths], Predictor(run)
+    if options.size:
+        check_sizes(predictor, paths, images, options.size)
     print(f"exporting {run.cfg.MODEL.WEIGHTS}", flush=True)
     export_model(run, args.output, options)
     print(f"wrote {args.output} ({os.path.getsize(args.output) / 1e6:.1f} MB)", flush=True)
@@ -71,15 +77,27 @@ def main() -> None:
         return
     exported = ExportedDetector(args.output)
     if paths:
-        print(check_parity(Predictor(run), exported, [read_image(path) for path in paths]).text(), flush=True)
+        print(check_parity(predictor, exported, images).text(), flush=True)
     if args.evaluate is not None:
         for name, model in (("PyTorch", run.model), ("exported", exported)):
             print(f"AP, {name}: {average_precision(run, model, args.evaluate):.3f}", flush=True)
 
 
+def check_sizes(predictor: Predictor, paths: list[str], images: list[np.ndarray], size: tuple[int, int]) -> None:
+    """Refuse images (H, W, 3) for --check that are not of the exported size (H, W) once they are resized."""
+    for path, image in zip(paths, images):
+        found = tuple(predictor.model_input(image)["image"].shape[1:])
+        if found != size:
+            raise UserError(
+                f"--check {path}: {found[0]} x {found[1]} pixels (height x width) after resizing, but --size is "
+                f"{size[0]} {size[1]}; export without --size, or with that size"
+            )
+
+
 def average_precision(run: Run, model: nn.Module, data: str) -> float:
     """AP on ``data``, "" for the run's (first) test set; nothing is written into the run's folder."""
-    with tempfile.TemporaryDirectory() as folder, torch.no_grad():
+    # Without COCO's own table, which would bury the comparison.
+    with tempfile.TemporaryDirectory() as folder, torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
         return Trainer.test(evaluation_config(run.cfg, folder, data), model)["bbox"]["AP"]
 
 

@@ -59,12 +59,13 @@ def test_wrong_arguments(command, folder, tmp_path, capsys):
     without_weights = tmp_path / "run"
     without_weights.mkdir()
     (without_weights / "config.yaml").write_text((folder / "config.yaml").read_text())
-    target = tmp_path / "model.pt2"
+    target, images = tmp_path / "model.pt2", folder.parent / "data"
     for words, message in (
         (("--run", without_weights, "--output", target), "no weights in it"),
         (("--run", folder, "--output", tmp_path / "model.txt"), "must end in .onnx"),
         (("--run", folder, "--output", tmp_path / "model.onnx", "--opset", 12), "opset 12"),
         (("--run", folder, "--output", target, "--check", tmp_path / "nowhere.jpg"), "nowhere.jpg"),
+        (("--run", folder, "--output", target, "--size", 64, 80, "--check", images), "--size is 64 80; export without"),
         (("--run", folder, "--output", target, "--weights", folder / "config.yaml"), "config.yaml"),
     ):
         assert command(*words) == 2
