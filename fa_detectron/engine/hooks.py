@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from detectron2.engine import HookBase
+from detectron2.engine import HookBase, hooks
 from detectron2.evaluation.testing import flatten_results_dict
 from detectron2.utils import comm
 
@@ -15,6 +15,14 @@ from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.files import atomic_write
 
 _logger = logging.getLogger(__name__)
+
+
+class PreciseBN(hooks.PreciseBN):
+    """Detectron2's goes on in its data from one time to the next; here a resumed run sees the same as any."""
+
+    def update_stats(self) -> None:
+        self._data_iter = None
+        super().update_stats()
 
 
 class BestCheckpoint:

@@ -1,8 +1,10 @@
 """The run's folder: made when training really starts, so that a wrong argument leaves nothing behind."""
 
 import fnmatch
+import json
 import logging
 import logging.handlers
+import math
 import os
 import shutil
 
@@ -79,6 +81,29 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
     if _file is not None:
         _file.close()
     _held, _file = None, handler
+
+
+def trim_metrics(path: str, start: int) -> None:
+    """Leave out what a run wrote after the checkpoint it is resumed from, and a line that a kill left unfinished.
+
+    Args:
+        path: ``metrics.json``, an object a line; may be absent.
+        start: the first iteration that will be written again.
+    """
+    if not os.path.exists(path):
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        lines = file.readlines()
+    kept = [line for line in lines if line.endswith("\n") and _iteration(line) < start]
+    with atomic_write(path) as file:
+        file.writelines(kept)
+
+
+def _iteration(line: str) -> float:
+    try:
+        return json.loads(line)["iteration"]
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _put_aside(folder: str) -> None:

@@ -33,10 +33,12 @@ class StopSignals:
     Attributes:
         received: number of the signal that came to this process, 0: none.
         agreed: number of the signal over which all workers stop after this step, 0: none.
+        saving: the last checkpoint is being written; further signals, a launcher's for instance, change nothing.
     """
 
     def __init__(self) -> None:
         self.received = self.agreed = 0
+        self.saving = False
         self._since, self._at_once, self._before = 0.0, False, {}
 
     def __enter__(self) -> "StopSignals":
@@ -50,6 +52,8 @@ class StopSignals:
         self._before = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.saving:
+            return
         if self.received:
             if time.monotonic() - self._since > _SAME_WISH:
                 self.__exit__()

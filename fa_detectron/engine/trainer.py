@@ -24,11 +24,11 @@ from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.data.stream import build_train_loader
 from fa_detectron.engine.checkpoints import Checkpoints
 from fa_detectron.engine.evaluation import build_evaluator
-from fa_detectron.engine.hooks import BestCheckpoint, Evaluation
+from fa_detectron.engine.hooks import BestCheckpoint, Evaluation, PreciseBN
 from fa_detectron.engine.mapper import NamingMapper
 from fa_detectron.engine.progress import BarLoader, ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
-from fa_detectron.engine.run_folder import open_run_folder
+from fa_detectron.engine.run_folder import open_run_folder, trim_metrics
 from fa_detectron.engine.solver import build_average, build_optimizer
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.engine.stop import Stopped, StopSignals
@@ -95,6 +95,8 @@ class Trainer(DefaultTrainer):
             The last results on the main process, {} elsewhere and for a run without DATASETS.TEST.
         """
         open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))
+        if 0 < self.start_iter < self.max_iter and comm.is_main_process():
+            trim_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
         loader = self.build_train_loader(self.cfg, self._trainer.seed, self.start_iter)
         self._trainer.start(loader)
         if comm.is_main_process():
@@ -131,6 +133,7 @@ class Trainer(DefaultTrainer):
                 self.after_train()
 
     def _save_and_exit(self, stopped: Stopped) -> NoReturn:
+        self.stop.saving = True
         if comm.is_main_process():
             path = self._checkpoints.save()
             text = "stopped by %s after iteration %d of %d; --resume continues from %s"
@@ -144,7 +147,7 @@ class Trainer(DefaultTrainer):
         result: list[HookBase | None] = [hooks.IterationTimer(), hooks.LRScheduler()]
         if cfg.TEST.PRECISE_BN.ENABLED and get_bn_modules(self.model):
             loader = self.build_train_loader(cfg, self._trainer.seed)
-            result.append(hooks.PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
+            result.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if main:
             period, kept = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_KEPT
             self._checkpoints = Checkpoints(self.checkpointer, period, kept)

@@ -1,5 +1,6 @@
 """A run that was stopped goes on as if it had not been: bitwise the same weights, whatever stopped it."""
 
+import json
 import os
 import shutil
 import signal
@@ -106,6 +107,17 @@ def test_a_signal_during_evaluation_does_not_wait_for_its_end(mixed, tmp_path, m
         run(*mixed, *OPTIONS, "OUTPUT_DIR", tmp_path)
     assert status.value.code == 143
     assert (tmp_path / "last_checkpoint").read_text() == "model_0000006.pth"
+
+
+def test_metrics_after_the_checkpoint_go(mixed, tmp_path):
+    words = (*mixed, *OPTIONS, "SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 2, "TEST.EVAL_PERIOD", 0)
+    run(*words, "OUTPUT_DIR", tmp_path)
+    (tmp_path / "last_checkpoint").write_text("model_0000001.pth")
+    rows = [{"iteration": 0, "lr": 1.0}, {"iteration": 1, "lr": 2.0}, {"iteration": 2, "lr": 3.0}]
+    (tmp_path / "metrics.json").write_text("".join(f"{json.dumps(row)}\n" for row in rows) + '{"iteration": 1, "l')
+    run(*words[:2], "--resume", *words[2:], "OUTPUT_DIR", tmp_path)
+    found = [json.loads(row) for row in (tmp_path / "metrics.json").read_text().splitlines()]
+    assert found[:2] == rows[:2] and {"iteration": 2, "lr": 3.0} not in found and len(found) > 2
 
 
 def test_the_last_two_numbered_checkpoints_stay(mixed, tmp_path):
