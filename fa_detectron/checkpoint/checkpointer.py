@@ -4,6 +4,7 @@ import glob
 import os
 import pickle
 import re
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -169,15 +170,21 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             loaded = content  # ours, or Detectron2's model zoo (.pkl; "matching_heuristics" comes with the file)
         elif filename.endswith(".pkl"):  # Detectron1's model zoo
             blobs = content.get("blobs", content)
-            weights = {k: v for k, v in blobs.items() if not k.endswith("_momentum")}
+            if not isinstance(blobs, dict):
+                raise UserError(f"{filename}: 'blobs' is not a dict of arrays but {type(blobs).__name__}")
+            weights = {k: v for k, v in blobs.items() if not str(k).endswith("_momentum")}
             loaded = {"model": weights, "__author__": "Caffe2", "matching_heuristics": True}
         else:
             loaded = {"model": content.get("state_dict", content)}
         if not isinstance(loaded["model"], dict):
             raise UserError(f"{filename}: 'model' is not a dict of tensors but {type(loaded['model']).__name__}")
         for key, value in loaded["model"].items():
+            if not isinstance(key, str):
+                raise UserError(f"{filename}: {reprlib.repr(key)} is not the name of a tensor")
             if not isinstance(value, (torch.Tensor, np.ndarray)):
-                raise UserError(f"{filename}: '{key}' is not a tensor but {type(value).__name__}")
+                raise UserError(f"{filename}: {reprlib.repr(key)} is not a tensor but {type(value).__name__}")
+            if not _is_plain(value):
+                raise UserError(f"{filename}: {reprlib.repr(key)} is no plain tensor of numbers")
         self._found = set(loaded)
         return loaded
 
@@ -185,9 +192,20 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         head = getattr(self.model, "head", None)
         if hasattr(head, "cls_score"):
             trim_priors(checkpoint["model"], head.cls_score.out_channels)
-        incompatible = super()._load_model(checkpoint)
+        try:
+            incompatible = super()._load_model(checkpoint)
+        except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # torch's, over odd values
+            reason = " ".join(str(error).split())
+            raise UserError(f"{self._loading}: its tensors cannot be used for this model: {reason:.500}") from None
         check_fit(self._loading, self.model, incompatible, self._strict)
         return incompatible
+
+
+def _is_plain(value: torch.Tensor | np.ndarray) -> bool:
+    """Whether it is numbers in memory, which can be copied into a weight; a quantized or sparse tensor is not."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.kind in "biuf"
+    return value.layout == torch.strided and value.device.type != "meta" and not value.is_quantized
 
 
 def _load_torch(filename: str) -> Any:

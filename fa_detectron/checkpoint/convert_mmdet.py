@@ -8,6 +8,7 @@ OUT.pth is for MODEL.WEIGHTS; the command prints the config keys that belong to 
 import argparse
 import os
 import pickle
+import reprlib
 import sys
 from typing import Any
 
@@ -56,9 +57,9 @@ def read_mmdet(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise UserError(f"{path}: holds no 'state_dict', so it is no checkpoint of mmdetection")
-    odd = [str(key) for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
+    odd = [key for key, value in state.items() if not isinstance(key, str) or not isinstance(value, Tensor)]
     if odd:
-        raise UserError(f"{path}: 'state_dict' holds {odd[0]!r:.80}, which is no tensor with a name")
+        raise UserError(f"{path}: 'state_dict' holds {reprlib.repr(odd[0])}, which is no tensor with a name")
     meta = content.get("meta")
     return state, meta if isinstance(meta, dict) else {}
 

@@ -84,7 +84,9 @@ def _details(missing: list[str], unexpected: list[str], reshaped: list[tuple[str
     if reshaped:
         shapes = [f"{key} is {in_file} in the file, {in_model} in the model" for key, in_file, in_model in reshaped]
         parts.append(f"{len(reshaped)} of another shape: {_some(shapes)}")
-        classes = [(in_file[-2], in_model[-2]) for key, in_file, in_model in reshaped if key == "mu"]
+        classes = [
+            (in_file[-2], in_model[-2]) for key, in_file, in_model in reshaped if key == "mu" and len(in_file) > 1
+        ]
         if classes and classes[0][0] != classes[0][1]:
             parts.append(f"the file has {classes[0][0]} classes, the config {classes[0][1]}")
     if missing:

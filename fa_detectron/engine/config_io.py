@@ -60,8 +60,8 @@ def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> Non
             raise UserError(f"command line: unknown config key {key}{_suggestion(cfg, key)}")
         try:
             cfg.merge_from_list([key, value])
-        except (ValueError, AssertionError) as error:
-            raise UserError(f"command line: {key} {value}: {error}") from None
+        except Exception as error:  # values are Python literals, over which its parser raises many types
+            raise UserError(f"command line: {key} {value!s:.80}: {error or type(error).__name__}") from None
 
 
 def _read_chain(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -94,8 +94,8 @@ def _merge_file(cfg: CfgNode, content: dict[str, Any], file: str) -> None:
             raise UserError(f"{file}: {key} is a section of keys, not a value")
     try:
         cfg.merge_from_other_cfg(CfgNode(content))
-    except (ValueError, AssertionError, KeyError, AttributeError) as error:
-        raise UserError(f"{file}: {error}") from None
+    except Exception as error:  # texts are read as Python literals, over which its parser raises many types
+        raise UserError(f"{file}: {error or type(error).__name__}") from None
 
 
 def _leaf_keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -102,6 +102,34 @@ def test_arrays_of_anything_but_numbers_are_refused(tmp_path, reduced, reason):
         load_pickle(str(tmp_path / "evil.pkl"))
 
 
+_HUGE = b"\xff" * 5 + b"\0" * 3  # 2^40 - 1
+_NESTED = b"\x80\x04)" + b"2\x86" * 200  # a pair of a pair of ..., all the same
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (b"\x80\x04Nr\xff\xff\xff\x0f.", ""),  # a memo of 2^28 entries: harmless, as it is a dict here
+        (b"\x80\x04\x8e" + _HUGE + b".", "bytes where"),
+        (b"\x80\x04\x96" + _HUGE + b".", "bytes where"),
+        (b"\x80\x04\x95" + _HUGE + b"N.", "bytes where"),
+        (pickle.dumps(Call(bytes, 2**45)), "builtins.bytes' of a int"),
+        (pickle.dumps(Call(bytearray, 2**45)), "builtins.bytes' of a int"),
+        (b"\x80\x04}" + _NESTED[2:] + b"Ns.", "a key of type tuple"),
+        (b"\x80\x04\x8f(" + _NESTED[2:] + b"\x90.", "a key of type tuple"),
+        (pickle.dumps(Call(str, "x")), "global 'builtins.str'"),
+        (b"\x80\x04c_codecs\nencode\n}b.", "the state of a function"),
+    ],
+)
+def test_small_files_take_no_memory_and_no_time(tmp_path, program, reason):
+    (tmp_path / "evil.pkl").write_bytes(program)
+    if not reason:
+        assert load_pickle(str(tmp_path / "evil.pkl")) is None
+        return
+    with pytest.raises(UserError, match=f"evil.pkl: .*{reason}"):
+        load_pickle(str(tmp_path / "evil.pkl"))
+
+
 def test_an_array_larger_than_its_bytes_is_refused(tmp_path):
     whole = pickle.dumps(np.zeros(4, dtype=np.uint8), protocol=2)
     (tmp_path / "evil.pkl").write_bytes(whole.replace(b"K\x04\x85", b"K\x7f\x85"))
