@@ -50,7 +50,9 @@ class MapGroup {
     for (int64_t m = 0; m < count_; ++m) pixels += maps_[m].pixels();
     const int64_t busy = (2 * at::get_num_threads() + slots() - 1) / slots();
     const int64_t small = kWaveElements / (pixels * kChannelBlock);
-    const int64_t wave = std::clamp<int64_t>(std::max(busy, small), 1, blocks_.size());
+    const int64_t most = std::clamp<int64_t>(std::max(busy, small), 1, blocks_.size());
+    const int64_t waves = (blocks_.size() + most - 1) / most;
+    const int64_t wave = (blocks_.size() + waves - 1) / waves;  // equal ones: no thread waits alone
     for (int64_t b = 0; b < int64_t(blocks_.size()); b += wave) {
       run_wave(b, std::min<int64_t>(b + wave, blocks_.size()), packed_weight, grad_weight);
     }
