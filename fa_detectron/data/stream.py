@@ -24,6 +24,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from fa_detectron.errors import UserError
 
+_LAST_SECONDS = 20
 SAMPLES, STEPS = 0, 1  # first words of the seeds of a sample's augmentation and of a training step
 
 
@@ -120,7 +121,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict], dict], seed: int, 
         ),
         num_workers=loading.NUM_WORKERS,
         collate_fn=list,
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=_outlive_stop_signals,
         generator=torch.Generator(),  # the global one stays as it is
     )
 
@@ -141,7 +142,10 @@ def _build_sampler(cfg: CfgNode, records: list[dict], seed: int) -> Any:
     )
 
 
-def _ignore_stop_signals(worker_id: int) -> None:
-    """A terminal or a scheduler signals every process; the trainer ends its workers itself, after the step in hand."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _outlive_stop_signals(worker_id: int) -> None:
+    """A terminal or a scheduler signals every process; the trainer ends its workers itself, after the step in hand.
+
+    Where it does not, because it fails, SIGTERM ends a worker a while later: a process waits for its workers at exit.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_LAST_SECONDS))  # SIGALRM kills

@@ -23,6 +23,7 @@ class PreciseBN(hooks.PreciseBN):
     def update_stats(self) -> None:
         self._data_iter = None
         super().update_stats()
+        self._data_iter = None  # ends its data workers
 
 
 class BestCheckpoint:

@@ -68,6 +68,10 @@ class StepTrainer(TrainerBase):
         self.data_loader = data_loader
         self._batches = iter(data_loader)
 
+    def finish(self) -> None:
+        """Let go of the data: its worker processes end."""
+        self._batches = iter(())
+
     def run_step(self) -> None:
         start = time.perf_counter()
         batches = [next(self._batches) for _ in range(self.accumulate)]

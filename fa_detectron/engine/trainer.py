@@ -130,6 +130,7 @@ class Trainer(DefaultTrainer):
             except Stopped as stopped:
                 self._save_and_exit(stopped)
             finally:
+                self._trainer.finish()
                 self.after_train()
 
     def _save_and_exit(self, stopped: Stopped) -> NoReturn:

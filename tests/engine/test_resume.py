@@ -149,6 +149,7 @@ def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypa
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, number, processes):
     """With several processes the launcher alone gets the signal, as from ``kill``."""
     words = [*mixed, "--num-processes", processes, *OPTIONS, "SOLVER.MAX_ITER", 100_000, "OUTPUT_DIR", tmp_path]
+    words += ["DATALOADER.NUM_WORKERS", 1]
     command = [sys.executable, str(TRAIN_NET), *map(str, words), "TEST.EVAL_PERIOD", "0"]
     with open(tmp_path / "err", "w") as err:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=err)
@@ -162,6 +163,23 @@ def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, numb
     name = (tmp_path / "last_checkpoint").read_text()
     assert f"--resume continues from {tmp_path}/{name}" in log
     assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+def test_the_command_ends_with_its_data_workers(mixed, tmp_path):
+    """A scheduler signals every process: the worker outlives it, and ends with the command."""
+    words = [*mixed, *OPTIONS, "SOLVER.MAX_ITER", 100_000, "TEST.EVAL_PERIOD", 0, "DATALOADER.NUM_WORKERS", 2]
+    command = [sys.executable, str(TRAIN_NET), *map(str, (*words, "OUTPUT_DIR", tmp_path))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        wait_for(tmp_path / "metrics.json", process)
+        os.killpg(process.pid, signal.SIGTERM)
+        assert process.wait(15) == 143
+    finally:
+        process.kill()
+    done = int((tmp_path / "last_checkpoint").read_text()[len("model_") : -len(".pth")]) + 1
+    command += ["SOLVER.MAX_ITER", str(done + 1)]
+    command.insert(command.index("--train"), "--resume")
+    assert subprocess.run(command, capture_output=True, timeout=60).returncode == 0
 
 
 def wait_for(path, process: subprocess.Popen) -> None:

@@ -37,6 +37,6 @@ def test_natively_nothing_grows_with_the_boxes():
     assert peak(quality_weighted_loss, BOXES) - peak(quality_weighted_loss, 8) < 0.25 * ONE_TENSOR
 
 
-def test_in_plain_pytorch_only_bits_are_kept_of_every_pair():
+def test_plain_pytorch_makes_few():
     plain = reference.quality_weighted_loss
-    assert peak(plain, BOXES) - peak(plain, 8) < 2 * ONE_TENSOR
+    assert peak(plain, BOXES) - peak(plain, 8) < 4 * ONE_TENSOR
