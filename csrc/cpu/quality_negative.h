@@ -72,7 +72,8 @@ FA_HOST_DEVICE V focal_vector(V logits, const S* h, const S* weights, double gam
   return focal_term<kSquare>(n, gamma);
 }
 
-// The same of a row of locations; returns the sum of its focal terms.
+// The same of a row of locations; returns the sum of its focal terms. `ahead`: from a row to the
+// next class's, which is fetched meanwhile; the processor's own prefetching ends with the row.
 template <bool kSquare, bool kWeighted, bool kGradient, typename V, typename S>
 FA_HOST_DEVICE double focal_row(const S* logits, const S* h, const S* weights, int64_t count,
                                 double gamma, S factor, S* grad_logits, S* grad_h, int64_t ahead) {

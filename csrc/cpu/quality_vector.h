@@ -66,8 +66,8 @@ struct Lanes;
 template <int kParts>
 struct Lanes<Packed<kParts>> {
   typedef Packed<kParts> V;
-  typedef Packed<FA_VECTOR_BYTES == 64 ? 3 : 2>
-      Wide;  // for the dense loops: AVX-512 has more registers
+  // For the dense loops: as many at once as the registers hold.
+  typedef Packed<FA_VECTOR_BYTES == 64 ? 3 : 2> Wide;
   static constexpr int kPart = FA_VECTOR_BYTES / 4;
   static constexpr int kCount = kParts * kPart;
   static FA_INLINE V load(const float* from) {
