@@ -70,3 +70,10 @@ def test_the_fallback_says_so_once_and_computes_the_same() -> None:
     arguments = [torch.randn(s, generator=random) for s in ((1, 2, 4, 4), (1, 18, 4, 4), (3, 2, 3, 3))]
     expected = deform_conv2d(*arguments, padding=1).flatten()
     torch.testing.assert_close(torch.tensor(json.loads(run.stdout)), expected)
+
+
+def test_a_build_with_cuda_has_every_operator_there() -> None:
+    """Needs no GPU: an operator that is registered for the CPU alone would send all of them to the fallback."""
+    devices = native._devices()
+    assert ("cuda" in devices) == bool(native.status().cuda_version)
+    assert ("cpu" in devices) == native.loaded()
