@@ -15,6 +15,7 @@ from fa_detectron.errors import UserError
 from fa_detectron.plain_yaml import read_plain_yaml
 
 _BASE = "_BASE_"
+_MOST_FILES, _MOST_PARENTS = 100, 20  # some lists of bases of lists of bases would never end
 
 
 def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> CfgNode:
@@ -34,7 +35,9 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> CfgNo
 
     cfg = get_cfg()
     add_feature_align_config(cfg)
-    for file, content in _read_chain(path, ()):
+    for count, (file, content) in enumerate(_read_chain(path, ())):
+        if count >= _MOST_FILES:
+            raise UserError(f"config file {path}: {_BASE} leads to more than {_MOST_FILES} files")
         version = content.pop("VERSION", cfg.VERSION)
         if version != cfg.VERSION:
             raise UserError(f"{file}: VERSION {version} is not supported; configs have VERSION {cfg.VERSION}")
@@ -69,11 +72,14 @@ def _read_chain(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict
     path = os.path.expanduser(path)
     if os.path.realpath(path) in map(os.path.realpath, parents):
         raise UserError(f"{path}: {_BASE} leads back to the file itself ({' -> '.join((*parents, path))})")
+    if len(parents) > _MOST_PARENTS:
+        raise UserError(f"{parents[0]}: more than {_MOST_PARENTS} levels of {_BASE}")
     content = _read_yaml(path, parents)
     bases = content.pop(_BASE, [])
-    for base in [bases] if isinstance(bases, str) else bases:
-        if not isinstance(base, str):
-            raise UserError(f"{path}: {_BASE} must be a file name or a list of them, not {base!r}")
+    bases = [bases] if isinstance(bases, str) else bases
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise UserError(f"{path}: {_BASE} must be a file name or a list of them, not {bases!r:.80}")
+    for base in bases:
         yield from _read_chain(os.path.join(os.path.dirname(path), os.path.expanduser(base)), (*parents, path))
     yield path, content
 

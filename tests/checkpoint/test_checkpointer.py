@@ -148,6 +148,10 @@ def test_files_run_no_code(tmp_path, name):
         (b"no checkpoint at all", "refused|not a readable"),
         ([1, 2], "expected a dict of tensors, found list"),
         ({"model": {"a": "text"}}, "'a' is not a tensor but str"),
+        ({"model": {3: torch.zeros(1)}}, "3 is not the name of a tensor"),
+        ({"model": {"a": torch.ones(3).to_sparse()}}, "'a' is no plain tensor of numbers"),
+        ({"model": {"a": torch.ones(3, device="meta")}}, "'a' is no plain tensor of numbers"),
+        ({"model": {"mu": torch.zeros(2)}}, "of another architecture"),
         ({"model": [1]}, "'model' is not a dict of tensors but list"),
     ],
 )

@@ -144,3 +144,32 @@ def test_nan_in_the_file_reaches_the_box_check(coco):
     assert "NaN" in Path(path).read_text()
     with pytest.raises(UserError, match="not finite"):
         clean_boxes(read_coco(path), skip_bad=False)
+
+
+@pytest.mark.parametrize(
+    ("image", "annotation", "message"),
+    [
+        ({"width": 10**400}, {}, "positive integers"),
+        ({"height": 2**63}, {}, "positive integers"),
+        ({"file_name": "\ud800.png"}, {}, "cannot be a file's name"),
+        ({"file_name": "x" * 5000}, {}, None),
+        ({}, {"bbox": [10**400, 0.5, 1, 1]}, None),
+        ({}, {"area": 10**400}, None),
+        ({"id": [1]}, {}, "id must be an integer or a string"),
+        ({"file_name": [[["x" * 9999]]]}, {}, "file_name must be a string"),
+    ],
+)
+def test_values_that_fuzzing_found_end_in_words(coco, image, annotation, message):
+    """Each of these ended in another exception once."""
+
+    def edit(content):
+        content["images"][1].update(image)
+        content["annotations"][0].update(annotation)
+
+    path = coco(edit)
+    if message is None:
+        clean_boxes(read_coco(path), skip_bad=True)
+        return
+    with pytest.raises(UserError, match=message) as caught:
+        read_coco(path)
+    assert len(str(caught.value)) < 2000

@@ -116,3 +116,27 @@ def test_bccd(split, images, counts, tiny):
     assert len(data.images) == images
     assert Counter(a.label for image in data.images for a in image.annotations) == counts
     assert len(report.tiny) == tiny and not report.skipped
+
+
+def test_links_out_of_the_folders_are_refused(voc, tmp_path):
+    folder = Path(voc({"a": "", "b": ""}, {"train": ["a", "b"]}))
+    image = folder / "JPEGImages" / "a.jpg"
+    image.rename(tmp_path / "stored.jpg")
+    image.symlink_to(tmp_path / "stored.jpg")
+    with pytest.raises(UserError, match=r"images that a link takes out of their folder .*\n  a\.jpg"):
+        read_voc(str(folder), "train")
+    image.unlink()
+    image.symlink_to("b.jpg")  # a link inside
+    assert len(read_voc(str(folder), "train").images) == 2
+    (folder / "Annotations" / "a.xml").unlink()
+    (folder / "Annotations" / "a.xml").symlink_to("/etc/hostname")
+    with pytest.raises(UserError, match=r"annotation files that a link takes out of .*\n  a\.xml"):
+        read_voc(str(folder), "train")
+
+
+def test_a_size_beyond_any_image_is_refused(voc):
+    folder = voc({"a": ""}, {"train": ["a"]})
+    size = f"<annotation><size><width>{10**400}</width><height>4</height></size></annotation>"
+    (Path(folder) / "Annotations" / "a.xml").write_text(size)
+    with pytest.raises(UserError, match="size is more than 1000000 pixels"):
+        read_voc(folder, "train")

@@ -1,5 +1,6 @@
 """Configs: safe YAML, bases, and errors that name the file and the key."""
 
+import json
 import re
 
 import pytest
@@ -49,6 +50,8 @@ def test_overrides_run_no_code(tmp_path):
         ("SOLVER: {MAX_ITER: many}\n", r"a\.yaml: .*SOLVER\.MAX_ITER"),
         ("_BASE_: gone.yaml\n", r"gone\.yaml \(named by _BASE_ in .*a\.yaml\): No such file"),
         ("_BASE_: a.yaml\n", "leads back"),
+        ("_BASE_: 0\n", "_BASE_ must be a file name or a list of them, not 0"),
+        ("_BASE_: [[a]]\n", "_BASE_ must be a file name or a list of them"),
         ("VERSION: 1\n", "VERSION 1"),
         ("- 1\n", "KEY: VALUE"),
         ("", "KEY: VALUE"),
@@ -80,3 +83,34 @@ def test_broken_overrides_are_named(tmp_path, words, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "none.yaml"))):
         load_config(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize("value", ["{[]: 1}", "-" * 3000 + "1", "[" * 150 + "]" * 150, "'\\ud800'"])
+def test_values_over_which_pythons_parser_fails_are_refused_or_taken(tmp_path, value):
+    """Fuzzing found them: literals that raise something else than ValueError."""
+    text = write(tmp_path, "a.yaml", f"OUTPUT_DIR: {json.dumps(value)}\n")
+    plain = write(tmp_path, "plain.yaml", "SEED: 1\n")
+    for file, overrides in ((text, []), (plain, ["OUTPUT_DIR", value])):
+        try:
+            assert load_config(file, overrides).OUTPUT_DIR
+        except UserError as error:
+            assert "a.yaml" in str(error) or "OUTPUT_DIR" in str(error)
+
+
+@pytest.mark.parametrize("text", ["SEED: 2001-99-99", "SEED: !!timestamp x", "SEED: !!bool x", "SEED: " + "[" * 3000])
+def test_values_over_which_yamls_constructors_fail_are_refused(tmp_path, text):
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"a\.yaml is not plain YAML"):
+        load_config(str(tmp_path / "a.yaml"))
+
+
+def test_bases_of_bases_have_an_end(tmp_path):
+    for i in range(12):  # 3 to the power of 11 files, were all of them read
+        write(tmp_path, f"{i}.yaml", f"_BASE_: [{', '.join([f'{i + 1}.yaml'] * 3)}]\n")
+    write(tmp_path, "12.yaml", "SEED: 1\n")
+    with pytest.raises(UserError, match="leads to more than 100 files"):
+        load_config(str(tmp_path / "0.yaml"))
+    for i in range(30):
+        write(tmp_path, f"d{i}.yaml", f"_BASE_: d{i + 1}.yaml\n")
+    with pytest.raises(UserError, match="more than 20 levels of _BASE_"):
+        load_config(str(tmp_path / "d0.yaml"))
