@@ -5,6 +5,7 @@ runs each target for ten minutes and more. ``FA_FUZZ_CASE`` names a file that ge
 those that end the process.
 """
 
+import copy
 import faulthandler
 import os
 import random
@@ -60,9 +61,9 @@ def mutate_json(draw, value):
             if action == 0:
                 del node[key]
             elif action == 1 and isinstance(node, list):
-                node.append(child)
+                node.append(copy.deepcopy(child))
             else:
-                node[key] = draw(nasty)
+                node[key] = copy.deepcopy(draw(nasty))  # the list above must stay as it is
             break
     return value
 
