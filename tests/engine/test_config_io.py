@@ -85,7 +85,7 @@ def test_a_missing_file_is_named(tmp_path):
         load_config(str(tmp_path / "none.yaml"))
 
 
-@pytest.mark.parametrize("value", ["{[]: 1}", "-" * 3000 + "1", "[" * 150 + "]" * 150, "'\\ud800'"])
+@pytest.mark.parametrize("value", ["{[]: 1}", "+-" * 1500 + "1", "[" * 150 + "]" * 150, "'\\ud800'"])
 def test_values_over_which_pythons_parser_fails_are_refused_or_taken(tmp_path, value):
     """Fuzzing found them: literals that raise something else than ValueError."""
     text = write(tmp_path, "a.yaml", f"OUTPUT_DIR: {json.dumps(value)}\n")
