@@ -189,7 +189,16 @@ def _bar(items: list) -> Any:
 
 def main() -> int:
     args = argument_parser().parse_args()
-    logging.disable(logging.INFO)
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # what the readers tell of stands in the report
+    try:
+        return check_data(args)
+    finally:
+        logging.disable(before)
+
+
+def check_data(args: argparse.Namespace) -> int:
+    """Print the report of the arguments' data sets; returns the exit status, 0 or 1."""
     if args.images and not os.path.isdir(os.path.expanduser(args.images)):
         raise UserError(f"--images: no such folder: {args.images}")
     if args.config_file:

@@ -50,7 +50,7 @@ def test_a_lost_worker_ends_the_run_which_can_be_resumed(tiny, tmp_path, how):
     finally:
         process.kill()
     text = (tmp_path / "log").read_text()
-    assert status == (1 if torchrun else 2)
+    assert status == (1 if torchrun else 2), text
     lost = f"(pid {victim}) died by signal SIGKILL" if how == "killed" else "has lost another worker"
     assert lost in text or ("torchrun" in how and "SIGKILL" in text)
     if how != "killed":
