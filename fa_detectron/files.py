@@ -1,5 +1,6 @@
 """Files that are either absent or whole."""
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,3 +30,9 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def remove_unfinished(folder: str) -> None:
+    """Remove what processes that were killed inside :func:`atomic_write` have left in ``folder``."""
+    for path in glob.glob(f"{glob.escape(folder)}/*.[0-9]*.tmp"):
+        os.unlink(path)

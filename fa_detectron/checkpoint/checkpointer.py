@@ -117,11 +117,6 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         found = [path for path in glob.glob(f"{glob.escape(self.save_dir)}/model_*.pth") if _NUMBERED.search(path)]
         return sorted(found, key=lambda path: int(_NUMBERED.search(path)[1]), reverse=True)
 
-    def remove_unfinished(self) -> None:
-        """Remove what processes have left that were killed while they wrote a checkpoint."""
-        for path in glob.glob(f"{glob.escape(self.save_dir)}/*.pth.*.tmp"):
-            os.unlink(path)
-
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``save_dir/name.pth`` (complete or not at all) and make it the one that ``--resume`` takes."""
         if self.write(name, **kwargs):

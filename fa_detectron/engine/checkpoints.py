@@ -6,6 +6,7 @@ import os
 from detectron2.engine import HookBase
 
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
+from fa_detectron.files import remove_unfinished
 
 _logger = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ class Checkpoints(HookBase):
         self._checkpointer, self._period, self._kept = checkpointer, period, kept
 
     def before_train(self) -> None:
-        self._checkpointer.remove_unfinished()
+        remove_unfinished(self._checkpointer.save_dir)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
