@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import socket
 import time
@@ -172,7 +173,8 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         time.sleep(_FAREWELL)  # the first to exit has the others ended; the main process has something to say
         raise SystemExit(2) from None
     except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+        # gloo's errors name its sources, but a wait that takes too long ends in "Operation timed out!" alone.
+        if not isinstance(error, dist.DistError) and not re.search("gloo|timed out", str(error)):
             raise
         # The first line; what follows are torch's own addresses.
         raise UserError(
