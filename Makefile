@@ -15,7 +15,7 @@ PY := $(if $(VENV),$(VENV)/bin/python,python3)
 # One process a core; each one computes on one thread.
 TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: help setup demo test soak sanitize large-memory spills lint format doctor clean
+.PHONY: help setup demo test soak sanitize emulate large-memory spills lint format doctor clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z0-9_-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -36,6 +36,9 @@ soak: setup  ## the long tests: kills, and fuzzing for SOAK_SECONDS=600 a target
 
 sanitize: setup  ## the operators' tests under the address and undefined-behaviour sanitizers, at each instruction set
 	@bash tools/sanitize.sh "$(PY)" $(ARGS)
+
+emulate: setup  ## the CUDA operators' tests without a GPU, threads emulated, with sanitizers (docs/cuda_emulation.md)
+	@bash tools/emulate.sh "$(PY)" $(ARGS)
 
 large-memory: setup  ## the operators on more than 2^31 elements; takes 10 GB of memory
 	@"$(PY)" -m pytest -q tests/ops/large_deform_conv.py

@@ -2,8 +2,8 @@
 
 Sources are found by folder: ``csrc/*.cpp``, ``csrc/core/*.cpp`` and ``csrc/cpu/*.cpp`` always, ``csrc/cuda/*.cu`` and
 ``csrc/cuda/*.cpp`` when CUDA is built. FA_CUDA decides that: ``auto`` (the default: a toolkit that fits torch's CUDA
-is present, a GPU or not), ``0`` (never) or ``1`` (fail if it cannot be). FA_SANITIZE=1 puts the address and
-undefined-behaviour sanitizers into the C++ code, for tools/sanitize.sh.
+is present, a GPU or not), ``0`` (never) or ``1`` (fail if it cannot be). FA_SANITIZE puts sanitizers into the C++ code:
+``address,undefined`` for tools/sanitize.sh, that or ``thread`` for tools/emulate.sh.
 """
 
 import contextlib
@@ -24,7 +24,6 @@ ROOT = Path(__file__).resolve().parent.parent
 # Compute capability -> first CUDA toolkit release that can compile for it.
 ARCHITECTURES = {"7.5": (10, 0), "8.0": (11, 0), "8.6": (11, 1), "8.9": (11, 8), "9.0": (11, 8), "12.0": (12, 8)}
 DEFAULT_TOOLKIT = "/usr/local/cuda"
-_SANITIZERS = ["-fsanitize=address,undefined"]
 
 
 class BuildError(Exception):
@@ -108,9 +107,9 @@ def extensions() -> list:
             "-Wno-psabi",
         ]
     }
-    sanitize = os.environ.get("FA_SANITIZE", "") not in ("", "0")
-    if sanitize:
-        flags["cxx"] += ["-O1", "-g1", "-fno-omit-frame-pointer", *_SANITIZERS, "-fno-sanitize-recover=all"]
+    sanitizers = [f"-fsanitize={os.environ['FA_SANITIZE']}"] if os.environ.get("FA_SANITIZE") else []
+    if sanitizers:
+        flags["cxx"] += ["-O1", "-g1", "-fno-omit-frame-pointer", *sanitizers, "-fno-sanitize-recover=all"]
     include_dirs = [str(ROOT / "csrc")]
     kind = CppExtension
     if cuda is not None:
@@ -138,7 +137,7 @@ def extensions() -> list:
             define_macros=macros,
             extra_compile_args=flags,
             # at::parallel_for is inline code: without OpenMP it runs on one thread
-            extra_link_args=["-fopenmp", *(_SANITIZERS if sanitize else [])],
+            extra_link_args=["-fopenmp", *sanitizers],
             depends=sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")),
         )
     ]

@@ -6,7 +6,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 native=()
 while IFS= read -r -d '' file; do native+=("$file"); done < <(
-    find csrc -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0
+    find csrc tools/cuda_emulation -type f \( -name '*.h' -o -name '*.cpp' -o -name '*.cuh' -o -name '*.cu' \) -print0
 )
 if [ "${1:-}" = "--check" ]; then
     ruff check .

@@ -1,0 +1,120 @@
+"""tools/cuda_emulation: right kernels give the right result in every order, each fault shows. Needs a C++ compiler."""
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+
+ROOT = Path(__file__).resolve().parents[2]
+EMULATION = ROOT / "tools/cuda_emulation"
+ORDERS = ["forward", "backward", "1", "2"]
+
+
+def load_translate():
+    spec = importlib.util.spec_from_file_location("translate", EMULATION / "translate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+translate = load_translate()
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory):
+    """The program of kernels.cu, compiled once for each sanitizer that a test asks for ("" is none)."""
+    folder = tmp_path_factory.mktemp("emulation")
+    built: dict[str, Path] = {}
+    torch_folder = Path(torch.__file__).parent
+    source = folder / "kernels.cpp"
+    source.write_text(
+        '#include "emulation/device.h"\n' + translate.translate((ROOT / "tests/cuda_emulation/kernels.cu").read_text())
+    )
+
+    def program(sanitizer: str) -> Path:
+        if sanitizer not in built:
+            built[sanitizer] = folder / f"kernels-{sanitizer}"
+            command = [os.environ.get("CXX", "g++"), "-std=c++17", "-O1", "-g1", "-Wall", "-Wno-unknown-pragmas"]
+            command += [f"-fsanitize={sanitizer}"] if sanitizer else []
+            command += [f"-I{EMULATION}/include", f"-I{torch_folder}/include", "-o", str(built[sanitizer])]
+            command += [str(source), *map(str, sorted(EMULATION.glob("*.cpp")))]
+            command += [f"-L{torch_folder}/lib", "-lc10", f"-Wl,-rpath,{torch_folder}/lib"]
+            subprocess.run(command, check=True)
+        return built[sanitizer]
+
+    if shutil.which(os.environ.get("CXX", "g++")) is None:
+        pytest.skip("no C++ compiler")
+    return program
+
+
+def run(program: Path, name: str, order: str = "1") -> str:
+    """What the program prints, on both channels."""
+    environment = os.environ | {"FA_EMULATION_ORDER": order, "TSAN_OPTIONS": "", "ASAN_OPTIONS": "detect_leaks=0"}
+    result = subprocess.run([program, name], env=environment, capture_output=True, text=True, check=False)
+    return (result.stdout + result.stderr).strip()
+
+
+@pytest.mark.parametrize("sanitizer", ["", "address,undefined", "thread"])
+@pytest.mark.parametrize("name", ["reverse", "ring", "votes", "warps", "absent lane", "warp exchange", "leftover",
+                                  "dynamic", "inside shared", "atomic sum", "indices"])  # fmt: skip
+def test_right_kernels_are_right_in_every_order(build, name: str, sanitizer: str) -> None:
+    assert {order: run(build(sanitizer), name, order) for order in ORDERS} == dict.fromkeys(ORDERS, "right")
+
+
+@pytest.mark.parametrize("name", ["reverse without barrier", "ring without second barrier"])
+def test_a_missing_barrier_shows_as_a_wrong_result_in_some_order(build, name: str) -> None:
+    assert "wrong" in {run(build(""), name, order) for order in ORDERS}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("name", ["reverse without barrier", "ring without second barrier", "warp exchange by shuffle",
+                                  "sum without atomics"])  # fmt: skip
+def test_a_race_is_reported_whatever_the_order(build, name: str, order: str) -> None:
+    assert "data race" in run(build("thread"), name, order)
+
+
+@pytest.mark.parametrize("name", ["beyond shared", "dynamic too small"])
+def test_an_access_beyond_a_shared_array_is_reported(build, name: str) -> None:
+    assert "AddressSanitizer" in run(build("address,undefined"), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("divergent", ["kKernel", "16 threads", "wait at __syncthreads", "left"]),
+        ("two barriers", ["16 threads (the first is 0)", "16 threads (the first is 16)"]),
+        ("half warp", ["wait at __syncwarp", "for the lanes 0xffffffff", "16 threads (the first is 16)"]),
+        ("no blocks", ["no grid of (0, 1, 1) blocks"]),
+        ("too many blocks", ["no grid of (1, 65536, 1) blocks"]),
+        ("too many threads", ["no block of (1025, 1, 1) threads"]),
+        ("dynamic too large", ["49153 bytes of shared memory"]),
+        ("default stream", ["another stream than the current one"]),
+        ("no guard", ["without a guard"]),
+    ],
+)
+def test_what_cuda_refuses_or_leaves_undefined_is_an_error_in_words(build, name: str, words: list[str]) -> None:
+    printed = run(build(""), name)
+    assert all(part in printed for part in ["emulated CUDA, ", *words]), printed
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<<<grid>>>(x);", "kernel<<<grid, block>>>;", "kernel<<<grid, block(x);", "__shared__ float a[2], b[2];"],
+)
+def test_what_the_translation_does_not_know_is_an_error(text: str) -> None:
+    with pytest.raises(translate.TranslationError):
+        translate.translate(text)
+
+
+def test_the_translation_keeps_lines_and_comments() -> None:
+    text = "// a<<<1, 2>>>(3) and __shared__ int x;\nf<g<T>, 2>\n    <<<n, 32,\n       0, s>>>(a(b),\n              c);\n"
+    lines = translate.translate(text).splitlines()
+    assert lines[0] == text.splitlines()[0] and len(lines) == 5
+    call = " ".join(" ".join(lines[1:]).split())
+    assert call == (
+        'fa::emulation::launch(fa::emulation::configuration(n, 32, 0, s), "f<g<T>,2>", [&] { f<g<T>, 2> (a(b), c); });'
+    )

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The CUDA operators without a GPU: csrc/cuda compiled by g++ for an emulation of CUDA's threads (tools/cuda_emulation),
+# and the operators' tests on it, under the address and undefined-behaviour sanitizers, then under the thread sanitizer,
+# which finds data races. Everything is built and run in build/emulation: the usual extension stays.
+#
+#   tools/emulate.sh [PYTHON [PYTEST ARGUMENTS...]]      SANITIZERS="address thread"; ORDERS="1 forward backward" of
+#                                                        blocks and threads (a number is the seed of a shuffle)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. tools/sanitizers.sh
+find_python "${1:-}"
+[ "$#" -gt 0 ] && shift
+[ "$#" -gt 0 ] || set -- tests/ops
+# Fresh memory holds ones, which are no number: what is read before it is written shows.
+asan_options="malloc_fill_byte=255:max_malloc_fill_size=67108864"
+root="$PWD"
+status=0
+for sanitizer in ${SANITIZERS:-address thread}; do
+    case "$sanitizer" in
+        address) flags=address,undefined libraries="libasan libubsan" ;;
+        thread) flags=thread libraries=libtsan ;;
+        *) echo "error: SANITIZERS: $sanitizer is neither address nor thread" >&2 && exit 2 ;;
+    esac
+    # shellcheck disable=SC2086 # several words
+    use_sanitizers $libraries
+    "$python" tools/cuda_emulation/translate.py "build/emulation/$sanitizer"
+    [ ! -d ../shared ] || ln -sfn "$PWD/../shared" build/emulation/shared
+    cd "build/emulation/$sanitizer"
+    FA_CUDA=0 FA_SANITIZE="$flags" "$python" csrc/build.py
+    rm -f report.*
+    if check_extension; then
+        for order in ${ORDERS:-1 forward backward}; do
+            echo "== $sanitizer sanitizer, FA_EMULATION_ORDER=$order"
+            FA_EMULATION_ORDER="$order" sanitized -m pytest -q -x -p no:cacheprovider "$@" || status=1
+        done
+    else
+        status=1
+    fi
+    print_reports
+    cd "$root"
+done
+exit "$status"
