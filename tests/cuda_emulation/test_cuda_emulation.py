@@ -113,7 +113,8 @@ def test_what_the_translation_does_not_know_is_an_error(text: str) -> None:
 def test_the_translation_keeps_lines_and_comments() -> None:
     text = "// a<<<1, 2>>>(3) and __shared__ int x;\nf<g<T>, 2>\n    <<<n, 32,\n       0, s>>>(a(b),\n              c);\n"
     lines = translate.translate(text).splitlines()
-    assert lines[0] == text.splitlines()[0] and len(lines) == 5
+    assert lines[0] == text.splitlines()[0]
+    assert len(lines) == 5
     call = " ".join(" ".join(lines[1:]).split())
     assert call == (
         'fa::emulation::launch(fa::emulation::configuration(n, 32, 0, s), "f<g<T>,2>", [&] { f<g<T>, 2> (a(b), c); });'
