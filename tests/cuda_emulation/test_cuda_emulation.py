@@ -111,7 +111,7 @@ def test_what_the_translation_does_not_know_is_an_error(text: str) -> None:
 
 
 def test_the_translation_keeps_lines_and_comments() -> None:
-    text = "// a<<<1, 2>>>(3) and __shared__ int x;\nf<g<T>, 2>\n    <<<n, 32,\n       0, s>>>(a(b),\n              c);\n"
+    text = "// a<<<1, 2>>>(3) and __shared__ int x;\nf<g<T>, 2>\n  <<<n, 32,\n     0, s>>>(a(b),\n             c);\n"
     lines = translate.translate(text).splitlines()
     assert lines[0] == text.splitlines()[0]
     assert len(lines) == 5
