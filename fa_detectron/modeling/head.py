@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fa_detectron.layers import DeformBlock, GroupNorm, Scale
+from fa_detectron.layers import DeformBlock, Float32Conv2d, GroupNorm, Scale
 
 _NORM_GROUPS = 32
 
@@ -60,7 +60,8 @@ class FeatureAlignHead(nn.Module):
         self.cls_subnet = _subnet(in_channels, num_convs, de_subnet)
         self.bbox_subnet = _subnet(in_channels, num_convs, de_subnet)
         self.cls_score = nn.Conv2d(in_channels, num_classes, kernel_size=3, padding=1)
-        self.bbox_pred = nn.Conv2d(in_channels, 4, kernel_size=3, padding=1)
+        # float32 under autocast, too: bfloat16 would move the sides of large boxes in steps of 4 pixels.
+        self.bbox_pred = Float32Conv2d(in_channels, 4, kernel_size=3, padding=1)
         self.obj_score = nn.Conv2d(in_channels, 1, kernel_size=3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in self.strides)
 
@@ -88,6 +89,6 @@ class FeatureAlignHead(nn.Module):
         for x, scale, stride in zip(box_features, self.scales, self.strides, strict=True):
             distance = self.bbox_pred(x)
             if distance.dtype.itemsize < 4:
-                distance = distance.float()  # half precision has steps of a pixel where boxes are large
+                distance = distance.float()  # a model whose weights are in half precision
             box_ltrb.append(F.relu(scale(distance)) * stride)
         return cls_logits, box_ltrb, obj_logits

@@ -32,7 +32,7 @@ BOXES = {
 }
 
 
-def build_model(method: str) -> FeatureAlign:
+def build_model(method: str, num_convs: int = 1) -> FeatureAlign:
     cfg = get_cfg()
     add_feature_align_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -41,7 +41,7 @@ def build_model(method: str) -> FeatureAlign:
     cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 64
     options = cfg.MODEL.FEATURE_ALIGN
-    options.NUM_CLASSES, options.NUM_CONVS = 3, 1
+    options.NUM_CLASSES, options.NUM_CONVS = 3, num_convs
     options.FEATURE_FILTER = options.MDQ = options.DE_SUBNET = method == "FeatureAlign"
     options.GLOBAL_ATTENTION.ENABLED = method == "FeatureAlign"
     options.GLOBAL_ATTENTION.NUM_LAYERS, options.GLOBAL_ATTENTION.DROPOUT = 1, 0.0

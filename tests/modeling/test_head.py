@@ -43,6 +43,8 @@ def test_distances_are_pixels_in_float32_under_autocast():
         _, ltrb, _ = head([torch.randn(1, 32, 4, 4), torch.randn(1, 32, 2, 2)])
     assert [x.dtype for x in ltrb] == [torch.float32, torch.float32]
     assert [round(x.mean().item() / 4) for x in ltrb] == [8, 16]  # the box bias starts at 4 cells
+    for x in ltrb:
+        assert (x != x.bfloat16()).float().mean() > 0.9  # float32 from the convolution on, not rounded before
 
 
 def test_bad_arguments_are_named():
