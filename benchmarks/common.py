@@ -43,11 +43,28 @@ def _synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def interleave(cases: dict[str, Callable[[], object]], repeats: int, seconds: float = 60.0) -> dict[str, list[float]]:
+def time_by_clock(case: Callable[[], object]) -> float:
+    """ms of one call, right after an untimed one.
+
+    Else it would pay for the caches and the memory that the case before it has taken from it or given back to the
+    system.
+    """
+    case()
+    _synchronize()
+    start = time.perf_counter()
+    case()
+    _synchronize()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def interleave(
+    cases: dict[str, Callable[[], object]],
+    repeats: int,
+    seconds: float = 60.0,
+    timer: Callable[[Callable[[], object]], float] = time_by_clock,
+) -> dict[str, list[float]]:
     """Times every case once a round, so that a noisy machine disturbs all alike; two warm-up rounds.
 
-    Right before its timed call a case runs once untimed: else it would pay for the caches and the memory that the
-    case before it has taken from it or given back to the system.
     Stops after ``repeats`` rounds, or after ``seconds`` once there are five. Returns ms, a list a case, round by round.
     """
     keep_freed_memory()
@@ -60,12 +77,7 @@ def interleave(cases: dict[str, Callable[[], object]], repeats: int, seconds: fl
         if done >= 5 and time.perf_counter() - begin > seconds:
             break
         for name, case in cases.items():
-            case()
-            _synchronize()
-            start = time.perf_counter()
-            case()
-            _synchronize()
-            times[name].append(1e3 * (time.perf_counter() - start))
+            times[name].append(timer(case))
     return times
 
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Iterator
 
 import torch
 import torchvision
-from common import parse_arguments, ratio, report, summarize
+from common import interleave, parse_arguments, ratio, report, summarize, time_by_clock
 from decode import eager_decode, make_maps
 from eager_loss import eager_loss
-from gpu_timing import graphed, interleave, peak_extra_memory
+from gpu_timing import graphed, peak_extra_memory, time_by_events
 from quality_loss import STRIDES, make_inputs, step
 from torch import Tensor
 from torch.nn.functional import conv2d
@@ -41,6 +41,12 @@ def precision(name: str, device: str) -> Iterator[torch.dtype]:
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     with torch.autocast(device, torch.bfloat16, enabled=autocast):
         yield dtype
+
+
+def timed(cases: dict[str, Callable], options) -> dict[str, list[float]]:
+    """ms a case, round by round: of events on a GPU, by the clock where the command is tried on a CPU."""
+    timer = time_by_events if options.device == "cuda" else time_by_clock
+    return interleave(cases, options.repeats, options.seconds, timer)
 
 
 def make_levels(options, spread: float, dtype: torch.dtype) -> dict[str, list[Tensor]]:
@@ -106,7 +112,7 @@ def deform_rows(options) -> Iterator[dict]:
                         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
                 for kind, title in enumerate(("forward", "backward")):
                     calls = {peer: case[kind] for peer, case in cases.items()}
-                    times = interleave(calls, options.device, options.repeats, options.seconds)
+                    times = timed(calls, options)
                     theirs = "torchvision" in times
                     yield {
                         "pass": title,
@@ -139,7 +145,7 @@ def loss_rows(options) -> Iterator[dict]:
                 if compiled is not None and boxes == 7:
                     cases["compiled"] = lambda x=inputs: step(compiled, x)
             cases["graph"] = graphed(cases["native"], options.device)
-            times = interleave(cases, options.device, options.repeats, options.seconds)
+            times = timed(cases, options)
             row = {"maps": str(dtype).split(".")[1], "boxes an image": boxes}
             for peer in ("native", "graph", "eager", "compiled"):
                 row[f"{peer} ms"] = summarize(times[peer]) if peer in times else "-"
@@ -161,7 +167,7 @@ def decode_rows(options) -> Iterator[dict]:
             }
             if native.loaded():
                 cases["graph"] = graphed(lambda m=maps: OPERATORS.decode_detections(*m, *numbers), options.device)
-            times = interleave(cases, options.device, options.repeats, options.seconds)
+            times = timed(cases, options)
             yield {
                 "images": images,
                 "scores": scores,

@@ -1,17 +1,12 @@
-"""Timing on a GPU: events around a call, interleaved rounds, CUDA graphs, peak memory. For a try also on the CPU."""
+"""Timing on a GPU: events around a call, CUDA graphs, peak memory. For a try also on the CPU."""
 
-import time
 from collections.abc import Callable
 
 import torch
 
 
-def _time(case: Callable[[], object], device: str) -> float:
+def time_by_events(case: Callable[[], object]) -> float:
     """ms from before the call until the device is done with it; what the host needs to launch it counts."""
-    if device == "cpu":
-        start = time.perf_counter()
-        case()
-        return 1e3 * (time.perf_counter() - start)
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     start.record()
@@ -19,26 +14,6 @@ def _time(case: Callable[[], object], device: str) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end)
-
-
-def interleave(
-    cases: dict[str, Callable[[], object]], device: str, repeats: int, seconds: float
-) -> dict[str, list[float]]:
-    """ms a case, round by round: every case once a round, after two rounds to warm up.
-
-    Stops after ``repeats`` rounds, or after ``seconds`` once there are five.
-    """
-    for _ in range(2):
-        for case in cases.values():
-            case()
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    begin = time.perf_counter()
-    for done in range(repeats):
-        if done >= 5 and time.perf_counter() - begin > seconds:
-            break
-        for name, case in cases.items():
-            times[name].append(_time(case, device))
-    return times
 
 
 def graphed(case: Callable[[], object], device: str) -> Callable[[], object]:

@@ -75,11 +75,11 @@ TORCH_LIBRARY(fa_detectron, m) {
   // Writes all gradients (contiguous, of the inputs' shapes). Where hold_negative says so, grad_cls
   // and grad_obj hold what quality_loss_forward returned for them, else anything.
   m.def(
-      "quality_loss_backward(Tensor grad_losses, Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] "
-      "obj_logits, Tensor[] gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor "
-      "statistics, Tensor max_iou, Tensor divisors, float[] strides, float location_offset, bool "
-      "feature_filter, bool quality_prior, float reg_weight, str iou_type, float focal_alpha, "
-      "float focal_gamma, Tensor(a!)[] grad_cls, Tensor(b!)[] grad_box, Tensor(c!)[] grad_obj, "
+      "quality_loss_backward(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] "
+      "gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, "
+      "Tensor divisors, float[] strides, float location_offset, bool feature_filter, bool "
+      "quality_prior, float reg_weight, str iou_type, float focal_alpha, float focal_gamma, "
+      "Tensor grad_losses, Tensor(a!)[] grad_cls, Tensor(b!)[] grad_box, Tensor(c!)[] grad_obj, "
       "Tensor(d!) grad_mu, Tensor(e!) grad_sigma, bool hold_negative) -> ()");
 
   // Detections of N images, best first, D the most there can be: boxes (N,D,4) xyxy pixels, scores

@@ -1,5 +1,6 @@
 """The tests that may be skipped, where, and why: tests/skips.txt. With CI=true every other skip is a failure."""
 
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -34,6 +35,10 @@ def _no_cuda_operators() -> bool:
     return not _no_cuda() and not native.status().cuda_version
 
 
+def _no_objdump() -> bool:
+    return not _no_native() and shutil.which("objdump") is None
+
+
 # What a machine can lack or have. A skip for any other reason is a defect.
 CONDITIONS: dict[str, Callable[[], bool]] = {
     "no-cuda": _no_cuda,
@@ -41,6 +46,7 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "four-gpus": _four_gpus,
     "no-native": _no_native,
     "no-cuda-operators": _no_cuda_operators,
+    "no-objdump": _no_objdump,
 }
 
 

@@ -12,6 +12,21 @@ IouType iou_type(const std::string& name) {
   return IouType::kIou;
 }
 
+std::string name_of(IouType type) {
+  switch (type) {
+    case IouType::kGiou:
+      return "giou";
+    case IouType::kLinearIou:
+      return "linear_iou";
+    default:
+      return "iou";
+  }
+}
+
+bool is_double(const Inputs& inputs) {
+  return !inputs.cls_logits.empty() && inputs.cls_logits[0].scalar_type() == at::kDouble;
+}
+
 void check(const Inputs& in) {
   const size_t levels = in.cls_logits.size();
   TORCH_CHECK(levels > 0 && in.box_ltrb.size() == levels && in.obj_logits.size() == levels &&
@@ -64,9 +79,9 @@ void check(const Inputs& in) {
   TORCH_CHECK(in.mu.dim() == in.sigma.dim(), "mu and sigma differ in shape");
 }
 
-void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
-                 const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations,
+void check_state(const State& state, int64_t boxes, int64_t images, int64_t locations,
                  int64_t columns, at::Device device) {
+  const auto& [statistics, max_iou, divisors] = state;
   TORCH_CHECK(statistics.sizes() == at::IntArrayRef({boxes, columns}) &&
                   statistics.scalar_type() == at::kDouble && statistics.is_contiguous() &&
                   max_iou.sizes() == at::IntArrayRef({images, locations}) &&
@@ -74,9 +89,9 @@ void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
               "statistics and max_iou must be what quality_statistics returned for these inputs");
   TORCH_CHECK(divisors.sizes() == at::IntArrayRef({2}) && divisors.scalar_type() == at::kDouble,
               "divisors must be (2,) float64, got ", divisors.sizes(), " ", divisors.scalar_type());
-  for (const at::Tensor* state : {&statistics, &max_iou, &divisors}) {
-    TORCH_CHECK(state->device() == device, "statistics, max_iou and divisors must be on ", device,
-                ", got ", state->device());
+  for (const at::Tensor* part : {&statistics, &max_iou, &divisors}) {
+    TORCH_CHECK(part->device() == device, "statistics, max_iou and divisors must be on ", device,
+                ", got ", part->device());
   }
 }
 

@@ -20,6 +20,14 @@ struct Inputs {
   QualityOptions options;
 };
 
+// What quality_statistics returned for the same inputs, and the divisors (2; float64) of the
+// losses.
+struct State {
+  const at::Tensor& statistics;
+  const at::Tensor& max_iou;
+  const at::Tensor& divisors;
+};
+
 // What backward writes into, contiguous, like the inputs. hold_negative: cls and obj hold the
 // gradients of loss_neg by cls_logits and by sigmoid(obj_logits) already.
 struct Outputs {
@@ -32,15 +40,19 @@ struct Outputs {
 // Throws where sizes, dtypes or devices do not fit, or a class is out of [0, K).
 void check(const Inputs& inputs);
 
-IouType iou_type(const std::string& name);
-
 // Throws where the state is not what quality_statistics returned for the same inputs.
-void check_state(const at::Tensor& statistics, const at::Tensor& max_iou,
-                 const at::Tensor& divisors, int64_t boxes, int64_t images, int64_t locations,
+void check_state(const State& state, int64_t boxes, int64_t images, int64_t locations,
                  int64_t columns, at::Device device);
 
 // Throws where the upstream gradient is not (3,), or an output is not like its input.
 void check_outputs(const Inputs& inputs, const at::Tensor& grad_losses, const Outputs& outputs);
+
+// Whether the kernels for double run; asked before `check`.
+bool is_double(const Inputs& inputs);
+
+// The names of the IoU types in the schemas.
+IouType iou_type(const std::string& name);
+std::string name_of(IouType type);
 
 }  // namespace quality
 }  // namespace fa

@@ -4,9 +4,10 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
-#include <string>
 #include <tuple>
 #include <vector>
+
+#include "core/quality_operator.h"
 
 namespace fa {
 namespace quality {
@@ -17,48 +18,26 @@ using at::TensorList;
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 using Tensors = std::vector<Tensor>;
-// strides, location_offset, feature_filter, quality_prior, reg_weight, iou_type, focal_alpha,
-// focal_gamma
-using Options =
-    std::tuple<std::vector<double>, double, bool, bool, double, std::string, double, double>;
+using Forward = Signature<std::tuple<Tensor, Tensors, Tensors>, bool>;
+using Backward = Signature<void, const Tensor&, TensorList, TensorList, TensorList, const Tensor&,
+                           const Tensor&, bool>;
 
-template <typename Signature>
-c10::TypedOperatorHandle<Signature> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+template <typename Type>
+c10::TypedOperatorHandle<Type> find(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Type>();
 }
 
-std::tuple<Tensor, Tensors, Tensors> call_forward(TensorList cls_logits, TensorList box_ltrb,
-                                                  TensorList obj_logits, TensorList gt_boxes,
-                                                  TensorList gt_classes, const Tensor& mu,
-                                                  const Tensor& sigma, const Tensor& statistics,
-                                                  const Tensor& max_iou, const Tensor& divisors,
-                                                  const Options& options, bool with_gradient) {
-  static const auto op = find<std::tuple<Tensor, Tensors, Tensors>(
-      TensorList, TensorList, TensorList, TensorList, TensorList, const Tensor&, const Tensor&,
-      const Tensor&, const Tensor&, const Tensor&, at::ArrayRef<double>, double, bool, bool, double,
-      std::string, double, double, bool)>("fa_detectron::quality_loss_forward");
-  const auto& [strides, offset, filter, prior, weight, type, alpha, gamma] = options;
-  return op.call(cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, statistics,
-                 max_iou, divisors, strides, offset, filter, prior, weight, type, alpha, gamma,
-                 with_gradient);
+std::tuple<Tensor, Tensors, Tensors> call_forward(const Inputs& inputs, const State& state,
+                                                  bool with_gradient) {
+  static const auto op = find<Forward>("fa_detectron::quality_loss_forward");
+  return call(op, inputs, state, with_gradient);
 }
 
-void call_backward(const Tensor& grad_losses, TensorList cls_logits, TensorList box_ltrb,
-                   TensorList obj_logits, TensorList gt_boxes, TensorList gt_classes,
-                   const Tensor& mu, const Tensor& sigma, const Tensor& statistics,
-                   const Tensor& max_iou, const Tensor& divisors, const Options& options,
-                   TensorList grad_cls, TensorList grad_box, TensorList grad_obj,
-                   const Tensor& grad_mu, const Tensor& grad_sigma, bool hold_negative) {
-  static const auto op =
-      find<void(const Tensor&, TensorList, TensorList, TensorList, TensorList, TensorList,
-                const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&,
-                at::ArrayRef<double>, double, bool, bool, double, std::string, double, double,
-                TensorList, TensorList, TensorList, const Tensor&, const Tensor&, bool)>(
-          "fa_detectron::quality_loss_backward");
-  const auto& [strides, offset, filter, prior, weight, type, alpha, gamma] = options;
-  op.call(grad_losses, cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma,
-          statistics, max_iou, divisors, strides, offset, filter, prior, weight, type, alpha, gamma,
-          grad_cls, grad_box, grad_obj, grad_mu, grad_sigma, hold_negative);
+void call_backward(const Inputs& inputs, const State& state, const Tensor& grad_losses,
+                   const Outputs& to) {
+  static const auto op = find<Backward>("fa_detectron::quality_loss_backward");
+  call<void, const Tensor&, TensorList, TensorList, TensorList, const Tensor&, const Tensor&, bool>(
+      op, inputs, state, grad_losses, to.cls, to.box, to.obj, to.mu, to.sigma, to.hold_negative);
 }
 
 // Contiguous tensors of their shapes, values undefined.
@@ -69,15 +48,16 @@ Tensors make_like(const Tensors& tensors) {
 }
 
 struct QualityLoss : torch::autograd::Function<QualityLoss> {
+  // Autograd looks for its inputs among the arguments, not inside a struct.
   static Tensor forward(AutogradContext* ctx, TensorList cls_logits, TensorList box_ltrb,
                         TensorList obj_logits, TensorList gt_boxes, TensorList gt_classes,
                         const Tensor& mu, const Tensor& sigma, const Tensor& statistics,
-                        const Tensor& max_iou, const Tensor& divisors, const Options& options,
-                        bool with_gradient) {
+                        const Tensor& max_iou, const Tensor& divisors, at::ArrayRef<double> strides,
+                        const QualityOptions& options, bool with_gradient) {
     const at::AutoDispatchBelowADInplaceOrView below;
-    auto [losses, cls, obj] =
-        call_forward(cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, statistics,
-                     max_iou, divisors, options, with_gradient);
+    auto [losses, cls, obj] = call_forward(
+        {cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, strides, options},
+        {statistics, max_iou, divisors}, with_gradient);
     variable_list saved;
     for (const TensorList list : {cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes}) {
       saved.insert(saved.end(), list.begin(), list.end());
@@ -86,10 +66,11 @@ struct QualityLoss : torch::autograd::Function<QualityLoss> {
     ctx->save_for_backward(std::move(saved));
     ctx->saved_data["levels"] = static_cast<int64_t>(cls_logits.size());
     ctx->saved_data["images"] = static_cast<int64_t>(gt_boxes.size());
-    const auto& [strides, offset, filter, prior, weight, type, alpha, gamma] = options;
-    ctx->saved_data["strides"] = strides;
-    ctx->saved_data["numbers"] = std::vector<double>{offset, weight, alpha, gamma};
-    ctx->saved_data["switches"] = std::make_tuple(filter, prior, type);
+    ctx->saved_data["strides"] = strides.vec();
+    ctx->saved_data["choices"] = std::make_tuple(options.feature_filter, options.quality_prior,
+                                                 static_cast<int64_t>(options.iou_type));
+    ctx->saved_data["numbers"] = std::vector<double>{options.reg_weight, options.location_offset,
+                                                     options.focal_alpha, options.focal_gamma};
     ctx->saved_data["negative_cls"] = cls;
     ctx->saved_data["negative_obj"] = obj;
     return losses;
@@ -110,11 +91,12 @@ struct QualityLoss : torch::autograd::Function<QualityLoss> {
     const Tensors cls = take(levels), box = take(levels), obj = take(levels);
     const Tensors gt_boxes = take(images), gt_classes = take(images), rest = take(5);
 
+    const auto strides = ctx->saved_data["strides"].toDoubleVector();
     const auto numbers = ctx->saved_data["numbers"].toDoubleVector();
     const auto [filter, prior, type] =
-        ctx->saved_data["switches"].to<std::tuple<bool, bool, std::string>>();
-    const Options options(ctx->saved_data["strides"].toDoubleVector(), numbers[0], filter, prior,
-                          numbers[1], type, numbers[2], numbers[3]);
+        ctx->saved_data["choices"].to<std::tuple<bool, bool, int64_t>>();
+    const QualityOptions options{
+        filter, prior, static_cast<IouType>(type), numbers[0], numbers[1], numbers[2], numbers[3]};
 
     // What forward made becomes the gradients, in place; a second backward makes it anew.
     Tensors grad_cls = ctx->saved_data["negative_cls"].toTensorVector();
@@ -123,59 +105,46 @@ struct QualityLoss : torch::autograd::Function<QualityLoss> {
     ctx->saved_data["negative_cls"] = ctx->saved_data["negative_obj"] = Tensors();
     if (!hold_negative) grad_cls = make_like(cls), grad_obj = make_like(obj);
     const Tensors grad_box = make_like(box), grad_priors = make_like({rest[0], rest[1]});
-    call_backward(grad_losses[0], cls, box, obj, gt_boxes, gt_classes, rest[0], rest[1], rest[2],
-                  rest[3], rest[4], options, grad_cls, grad_box, grad_obj, grad_priors[0],
-                  grad_priors[1], hold_negative);
+    call_backward({cls, box, obj, gt_boxes, gt_classes, rest[0], rest[1], strides, options},
+                  {rest[2], rest[3], rest[4]}, grad_losses[0],
+                  {grad_cls, grad_box, grad_obj, grad_priors[0], grad_priors[1], hold_negative});
 
     variable_list grads;
     for (const Tensors& list : {grad_cls, grad_box, grad_obj, Tensors(2 * images), grad_priors}) {
       grads.insert(grads.end(), list.begin(), list.end());
     }
-    grads.resize(grads.size() + 5);  // statistics, max_iou, divisors, options, with_gradient
+    grads.resize(grads.size() +
+                 6);  // statistics, max_iou, divisors, strides, options, with_gradient
     return grads;
   }
 };
 
-bool wants_gradient(TensorList maps) {
+bool any_requires_grad(TensorList maps) {
   for (const Tensor& x : maps)
     if (x.requires_grad()) return true;
   return false;
 }
 
-Tensor with_autograd(TensorList cls_logits, TensorList box_ltrb, TensorList obj_logits,
-                     TensorList gt_boxes, TensorList gt_classes, const Tensor& mu,
-                     const Tensor& sigma, const Tensor& statistics, const Tensor& max_iou,
-                     const Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
-                     bool feature_filter, bool quality_prior, double reg_weight,
-                     std::string iou_type, double focal_alpha, double focal_gamma) {
-  const bool with_gradient = mu.device().is_cpu() && at::GradMode::is_enabled() &&
-                             (wants_gradient(cls_logits) || wants_gradient(obj_logits));
-  const Options options(strides.vec(), location_offset, feature_filter, quality_prior, reg_weight,
-                        iou_type, focal_alpha, focal_gamma);
-  return QualityLoss::apply(cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma,
-                            statistics, max_iou, divisors, options, with_gradient);
+Tensor with_autograd(const Inputs& in, const State& state) {
+  const bool with_gradient = in.mu.device().is_cpu() && at::GradMode::is_enabled() &&
+                             (any_requires_grad(in.cls_logits) || any_requires_grad(in.obj_logits));
+  return QualityLoss::apply(in.cls_logits, in.box_ltrb, in.obj_logits, in.gt_boxes, in.gt_classes,
+                            in.mu, in.sigma, state.statistics, state.max_iou, state.divisors,
+                            in.strides, in.options, with_gradient);
 }
 
-Tensor without_autograd(TensorList cls_logits, TensorList box_ltrb, TensorList obj_logits,
-                        TensorList gt_boxes, TensorList gt_classes, const Tensor& mu,
-                        const Tensor& sigma, const Tensor& statistics, const Tensor& max_iou,
-                        const Tensor& divisors, at::ArrayRef<double> strides,
-                        double location_offset, bool feature_filter, bool quality_prior,
-                        double reg_weight, std::string iou_type, double focal_alpha,
-                        double focal_gamma) {
-  const Options options(strides.vec(), location_offset, feature_filter, quality_prior, reg_weight,
-                        iou_type, focal_alpha, focal_gamma);
-  return std::get<0>(call_forward(cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma,
-                                  statistics, max_iou, divisors, options, false));
+Tensor without_autograd(const Inputs& in, const State& state) {
+  return std::get<0>(call_forward(in, state, false));
 }
 
 }  // namespace
-}  // namespace quality
-}  // namespace fa
 
 TORCH_LIBRARY_IMPL(fa_detectron, Autograd, m) {
-  m.impl("quality_loss", fa::quality::with_autograd);
+  m.impl("quality_loss", Operator<with_autograd>::call);
 }
 TORCH_LIBRARY_IMPL(fa_detectron, CompositeExplicitAutograd, m) {
-  m.impl("quality_loss", fa::quality::without_autograd);
+  m.impl("quality_loss", Operator<without_autograd>::call);
 }
+
+}  // namespace quality
+}  // namespace fa

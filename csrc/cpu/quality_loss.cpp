@@ -3,10 +3,10 @@
 #include <ATen/ATen.h>
 #include <torch/library.h>
 
-#include <string>
 #include <tuple>
 #include <vector>
 
+#include "core/quality_operator.h"
 #include "cpu/quality_problem.h"
 
 namespace fa {
@@ -95,13 +95,11 @@ double bag_of(const BoxStatistics& box) {
 }
 
 template <typename S>
-void set_state(Problem<S>* problem, const at::Tensor& statistics, const at::Tensor& max_iou,
-               const at::Tensor& divisors) {
+void set_state(Problem<S>* problem, const State& state) {
   Work<S>& work = problem->work;
-  check_state(statistics, max_iou, divisors, problem->num_boxes(), work.images, work.locations,
-              kStatistics, at::kCPU);
-  work.statistics = as_statistics(statistics);
-  work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());  // only read from here on
+  check_state(state, problem->num_boxes(), work.images, work.locations, kStatistics, at::kCPU);
+  work.statistics = as_statistics(state.statistics);
+  work.max_iou = const_cast<S*>(state.max_iou.const_data_ptr<S>());  // only read from here on
 }
 
 // The negative loss before its factor; also its gradients where the levels have room for them.
@@ -118,14 +116,13 @@ double negative(const Problem<S>& problem, bool with_gradient) {
 }
 
 template <typename S>
-std::tuple<at::Tensor, Tensors, Tensors> losses(const Inputs& inputs, const at::Tensor& statistics,
-                                                const at::Tensor& max_iou,
-                                                const at::Tensor& divisors, bool with_gradient) {
+std::tuple<at::Tensor, Tensors, Tensors> losses(const Inputs& inputs, const State& state,
+                                                bool with_gradient) {
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
-  set_state(&problem, statistics, max_iou, divisors);
+  set_state(&problem, state);
   const double alpha = inputs.options.focal_alpha;
-  const auto divide = divisors.contiguous();
+  const auto divide = state.divisors.contiguous();
   const double* by = divide.const_data_ptr<double>();
   work.negative_factor = (1 - alpha) / by[1];
   Tensors cls, obj;
@@ -171,18 +168,19 @@ void gaussian_gradients(const Problem<S>& problem, const Outputs& outputs) {
 }
 
 template <typename S>
-void gradients(const at::Tensor& grad_losses, const Inputs& inputs, const at::Tensor& statistics,
-               const at::Tensor& max_iou, const at::Tensor& divisors, const Outputs& outputs) {
+void gradients(const Inputs& inputs, const State& state, const at::Tensor& grad_losses,
+               const Outputs& outputs) {
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
-  set_state(&problem, statistics, max_iou, divisors);
+  set_state(&problem, state);
   check_outputs(inputs, grad_losses, outputs);
   for (size_t l = 0; l < inputs.cls_logits.size(); ++l) {
     problem.level(l).grad_cls = outputs.cls[l].template mutable_data_ptr<S>();
     problem.level(l).grad_obj = outputs.obj[l].template mutable_data_ptr<S>();
     problem.level(l).grad_box = outputs.box[l].template mutable_data_ptr<S>();
   }
-  const auto upstream = grad_losses.to(at::kDouble).contiguous(), divide = divisors.contiguous();
+  const auto upstream = grad_losses.to(at::kDouble).contiguous();
+  const auto divide = state.divisors.contiguous();
   const double *grad = upstream.const_data_ptr<double>(), *by = divide.const_data_ptr<double>();
   const double alpha = inputs.options.focal_alpha;
   work.negative_factor = (1 - alpha) / by[1];
@@ -204,81 +202,31 @@ void gradients(const at::Tensor& grad_losses, const Inputs& inputs, const at::Te
   gaussian_gradients(problem, outputs);
 }
 
-bool is_double(at::TensorList maps) {
-  return maps.size() > 0 && maps[0].scalar_type() == at::kDouble;
+std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(const Inputs& inputs) {
+  return is_double(inputs) ? statistics<double>(inputs) : statistics<float>(inputs);
 }
 
-std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(
-    at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
-    at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
-    const at::Tensor& sigma, at::ArrayRef<double> strides, double location_offset,
-    bool feature_filter, bool quality_prior, double reg_weight, std::string type) {
-  const Inputs inputs{
-      cls_logits,
-      box_ltrb,
-      obj_logits,
-      gt_boxes,
-      gt_classes,
-      mu,
-      sigma,
-      strides,
-      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset, 0, 0}};
-  return is_double(cls_logits) ? statistics<double>(inputs) : statistics<float>(inputs);
+std::tuple<at::Tensor, Tensors, Tensors> forward_op(const Inputs& inputs, const State& state,
+                                                    bool with_gradient) {
+  return is_double(inputs) ? losses<double>(inputs, state, with_gradient)
+                           : losses<float>(inputs, state, with_gradient);
 }
 
-std::tuple<at::Tensor, Tensors, Tensors> forward_op(
-    at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
-    at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
-    const at::Tensor& sigma, const at::Tensor& statistics, const at::Tensor& max_iou,
-    const at::Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
-    bool feature_filter, bool quality_prior, double reg_weight, std::string type,
-    double focal_alpha, double focal_gamma, bool with_gradient) {
-  const Inputs inputs{cls_logits,
-                      box_ltrb,
-                      obj_logits,
-                      gt_boxes,
-                      gt_classes,
-                      mu,
-                      sigma,
-                      strides,
-                      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
-                       focal_alpha, focal_gamma}};
-  return is_double(cls_logits)
-             ? losses<double>(inputs, statistics, max_iou, divisors, with_gradient)
-             : losses<float>(inputs, statistics, max_iou, divisors, with_gradient);
-}
-
-void backward_op(const at::Tensor& grad_losses, at::TensorList cls_logits, at::TensorList box_ltrb,
-                 at::TensorList obj_logits, at::TensorList gt_boxes, at::TensorList gt_classes,
-                 const at::Tensor& mu, const at::Tensor& sigma, const at::Tensor& statistics,
-                 const at::Tensor& max_iou, const at::Tensor& divisors,
-                 at::ArrayRef<double> strides, double location_offset, bool feature_filter,
-                 bool quality_prior, double reg_weight, std::string type, double focal_alpha,
-                 double focal_gamma, at::TensorList grad_cls, at::TensorList grad_box,
-                 at::TensorList grad_obj, const at::Tensor& grad_mu, const at::Tensor& grad_sigma,
-                 bool hold_negative) {
-  const Inputs inputs{cls_logits,
-                      box_ltrb,
-                      obj_logits,
-                      gt_boxes,
-                      gt_classes,
-                      mu,
-                      sigma,
-                      strides,
-                      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
-                       focal_alpha, focal_gamma}};
+void backward_op(const Inputs& inputs, const State& state, const at::Tensor& grad_losses,
+                 at::TensorList grad_cls, at::TensorList grad_box, at::TensorList grad_obj,
+                 const at::Tensor& grad_mu, const at::Tensor& grad_sigma, bool hold_negative) {
   const Outputs outputs{grad_cls, grad_box, grad_obj, grad_mu, grad_sigma, hold_negative};
-  return is_double(cls_logits)
-             ? gradients<double>(grad_losses, inputs, statistics, max_iou, divisors, outputs)
-             : gradients<float>(grad_losses, inputs, statistics, max_iou, divisors, outputs);
+  return is_double(inputs) ? gradients<double>(inputs, state, grad_losses, outputs)
+                           : gradients<float>(inputs, state, grad_losses, outputs);
 }
 
 }  // namespace
-}  // namespace quality
-}  // namespace fa
 
 TORCH_LIBRARY_IMPL(fa_detectron, CPU, m) {
-  m.impl("quality_statistics", fa::quality::statistics_op);
-  m.impl("quality_loss_forward", fa::quality::forward_op);
-  m.impl("quality_loss_backward", fa::quality::backward_op);
+  m.impl("quality_statistics", Operator<statistics_op>::call);
+  m.impl("quality_loss_forward", Operator<forward_op>::call);
+  m.impl("quality_loss_backward", Operator<backward_op>::call);
 }
+
+}  // namespace quality
+}  // namespace fa

@@ -6,11 +6,10 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
-#include <string>
 #include <tuple>
 #include <vector>
 
-#include "core/quality_arguments.h"
+#include "core/quality_operator.h"
 #include "cuda/quality_launch.h"
 
 namespace fa {
@@ -70,16 +69,14 @@ struct Problem {
     work.level_step = in.mu.dim() == 3 ? 2 * work.classes : 0;
   }
 
-  void set_state(const at::Tensor& statistics, const at::Tensor& max_iou,
-                 const at::Tensor& divisors) {
-    check_state(statistics, max_iou, divisors, work.boxes, work.images, work.locations, kStatistics,
-                device);
-    kept.push_back(divisors.contiguous());
+  void set_state(const State& state) {
+    check_state(state, work.boxes, work.images, work.locations, kStatistics, device);
+    kept.push_back(state.divisors.contiguous());
     work.divisors = kept.back().const_data_ptr<double>();
     // Only read from here on.
-    work.statistics =
-        reinterpret_cast<CudaStatistics*>(const_cast<double*>(statistics.const_data_ptr<double>()));
-    work.max_iou = const_cast<S*>(max_iou.const_data_ptr<S>());
+    work.statistics = reinterpret_cast<CudaStatistics*>(
+        const_cast<double*>(state.statistics.const_data_ptr<double>()));
+    work.max_iou = const_cast<S*>(state.max_iou.const_data_ptr<S>());
   }
 
   const S* data(const at::Tensor& x) {
@@ -106,10 +103,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics(const Inputs& in) {
 }
 
 template <typename S>
-at::Tensor losses(const Inputs& in, const at::Tensor& statistics, const at::Tensor& max_iou,
-                  const at::Tensor& divisors) {
+at::Tensor losses(const Inputs& in, const State& state) {
   Problem<S> problem(in);
-  problem.set_state(statistics, max_iou, divisors);
+  problem.set_state(state);
   CudaWork<S>& work = problem.work;
   const auto of_maps = in.cls_logits[0].options();
   at::Tensor partial =
@@ -122,10 +118,10 @@ at::Tensor losses(const Inputs& in, const at::Tensor& statistics, const at::Tens
 }
 
 template <typename S>
-void gradients(const at::Tensor& grad_losses, const Inputs& in, const at::Tensor& statistics,
-               const at::Tensor& max_iou, const at::Tensor& divisors, const Outputs& outputs) {
+void gradients(const Inputs& in, const State& state, const at::Tensor& grad_losses,
+               const Outputs& outputs) {
   Problem<S> problem(in);
-  problem.set_state(statistics, max_iou, divisors);
+  problem.set_state(state);
   CudaWork<S>& work = problem.work;
   check_outputs(in, grad_losses, outputs);
   TORCH_CHECK(!outputs.hold_negative, "hold_negative is of the CPU's operator");
@@ -145,83 +141,35 @@ void gradients(const at::Tensor& grad_losses, const Inputs& in, const at::Tensor
   C10_CUDA_CHECK(launch_gradients(work, at::cuda::getCurrentCUDAStream()));
 }
 
-bool is_double(at::TensorList maps) { return maps[0].scalar_type() == at::kDouble; }
-
-std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(
-    at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
-    at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
-    const at::Tensor& sigma, at::ArrayRef<double> strides, double location_offset,
-    bool feature_filter, bool quality_prior, double reg_weight, std::string type) {
-  const c10::cuda::CUDAGuard guard(mu.device());
-  const Inputs in{
-      cls_logits,
-      box_ltrb,
-      obj_logits,
-      gt_boxes,
-      gt_classes,
-      mu,
-      sigma,
-      strides,
-      {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset, 0, 0}};
-  return is_double(cls_logits) ? statistics<double>(in) : statistics<float>(in);
+std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(const Inputs& in) {
+  const c10::cuda::CUDAGuard guard(in.mu.device());
+  return is_double(in) ? statistics<double>(in) : statistics<float>(in);
 }
 
-std::tuple<at::Tensor, Tensors, Tensors> forward_op(
-    at::TensorList cls_logits, at::TensorList box_ltrb, at::TensorList obj_logits,
-    at::TensorList gt_boxes, at::TensorList gt_classes, const at::Tensor& mu,
-    const at::Tensor& sigma, const at::Tensor& statistics, const at::Tensor& max_iou,
-    const at::Tensor& divisors, at::ArrayRef<double> strides, double location_offset,
-    bool feature_filter, bool quality_prior, double reg_weight, std::string type,
-    double focal_alpha, double focal_gamma, bool with_gradient) {
-  const c10::cuda::CUDAGuard guard(mu.device());
+std::tuple<at::Tensor, Tensors, Tensors> forward_op(const Inputs& in, const State& state,
+                                                    bool with_gradient) {
+  const c10::cuda::CUDAGuard guard(in.mu.device());
   TORCH_CHECK(!with_gradient, "with_gradient is of the CPU's operator");
-  const Inputs in{cls_logits,
-                  box_ltrb,
-                  obj_logits,
-                  gt_boxes,
-                  gt_classes,
-                  mu,
-                  sigma,
-                  strides,
-                  {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
-                   focal_alpha, focal_gamma}};
-  return {is_double(cls_logits) ? losses<double>(in, statistics, max_iou, divisors)
-                                : losses<float>(in, statistics, max_iou, divisors),
-          Tensors(), Tensors()};
+  return {is_double(in) ? losses<double>(in, state) : losses<float>(in, state), Tensors(),
+          Tensors()};
 }
 
-void backward_op(const at::Tensor& grad_losses, at::TensorList cls_logits, at::TensorList box_ltrb,
-                 at::TensorList obj_logits, at::TensorList gt_boxes, at::TensorList gt_classes,
-                 const at::Tensor& mu, const at::Tensor& sigma, const at::Tensor& statistics,
-                 const at::Tensor& max_iou, const at::Tensor& divisors,
-                 at::ArrayRef<double> strides, double location_offset, bool feature_filter,
-                 bool quality_prior, double reg_weight, std::string type, double focal_alpha,
-                 double focal_gamma, at::TensorList grad_cls, at::TensorList grad_box,
-                 at::TensorList grad_obj, const at::Tensor& grad_mu, const at::Tensor& grad_sigma,
-                 bool hold_negative) {
-  const c10::cuda::CUDAGuard guard(mu.device());
-  const Inputs in{cls_logits,
-                  box_ltrb,
-                  obj_logits,
-                  gt_boxes,
-                  gt_classes,
-                  mu,
-                  sigma,
-                  strides,
-                  {feature_filter, quality_prior, iou_type(type), reg_weight, location_offset,
-                   focal_alpha, focal_gamma}};
+void backward_op(const Inputs& in, const State& state, const at::Tensor& grad_losses,
+                 at::TensorList grad_cls, at::TensorList grad_box, at::TensorList grad_obj,
+                 const at::Tensor& grad_mu, const at::Tensor& grad_sigma, bool hold_negative) {
+  const c10::cuda::CUDAGuard guard(in.mu.device());
   const Outputs outputs{grad_cls, grad_box, grad_obj, grad_mu, grad_sigma, hold_negative};
-  return is_double(cls_logits)
-             ? gradients<double>(grad_losses, in, statistics, max_iou, divisors, outputs)
-             : gradients<float>(grad_losses, in, statistics, max_iou, divisors, outputs);
+  return is_double(in) ? gradients<double>(in, state, grad_losses, outputs)
+                       : gradients<float>(in, state, grad_losses, outputs);
 }
 
 }  // namespace
-}  // namespace quality
-}  // namespace fa
 
 TORCH_LIBRARY_IMPL(fa_detectron, CUDA, m) {
-  m.impl("quality_statistics", fa::quality::statistics_op);
-  m.impl("quality_loss_forward", fa::quality::forward_op);
-  m.impl("quality_loss_backward", fa::quality::backward_op);
+  m.impl("quality_statistics", Operator<statistics_op>::call);
+  m.impl("quality_loss_forward", Operator<forward_op>::call);
+  m.impl("quality_loss_backward", Operator<backward_op>::call);
 }
+
+}  // namespace quality
+}  // namespace fa

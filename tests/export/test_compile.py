@@ -75,6 +75,7 @@ def test_the_model_itself_compiles_for_inference():
         torch.testing.assert_close(one["instances"].pred_boxes.tensor, other["instances"].pred_boxes.tensor)
 
 
+@pytest.mark.skipif(not native.loaded(), reason="the native operators are not built")
 def test_no_line_of_this_project_breaks_the_models_graph():
     batch = [{"image": noise(64, 96)[0], "height": 64, "width": 96}, {"image": noise(50, 70)[0]}]
     # The number of detections, which the host has to know, may stay symbolic.

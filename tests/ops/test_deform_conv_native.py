@@ -123,11 +123,12 @@ def test_autocast_keeps_coordinates_in_float32(dtype: torch.dtype) -> None:
     assert all(tensor.grad.dtype == torch.float32 for tensor in case.tensors())
 
 
-def test_autocast_levels() -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_levels(dtype: torch.dtype) -> None:
     features, raw, weight, bias = make_levels(dtype=torch.float32)
-    with torch.autocast("cpu", torch.bfloat16):
-        outputs = deform_conv2d_levels(features, [points.bfloat16() for points in raw], weight, bias)
-    assert all(output.dtype == torch.bfloat16 for output in outputs)
+    with torch.autocast("cpu", dtype):
+        outputs = deform_conv2d_levels(features, [points.to(dtype) for points in raw], weight, bias)
+    assert all(output.dtype == dtype for output in outputs)
     sum(output.float().sum() for output in outputs).backward()
     assert weight.grad.dtype == torch.float32
 
@@ -148,6 +149,9 @@ def test_second_derivative_and_vmap_are_refused_in_words() -> None:
         torch.autograd.grad(first.sum(), case.weight)
     with pytest.raises(RuntimeError, match="vmap"):
         torch.vmap(lambda input: deform_conv2d(input, *make_case().arguments()[1:]))(case.input[None])
+    features, raw, weight, bias = make_levels()
+    with pytest.raises(RuntimeError, match="vmap"):
+        torch.vmap(lambda kernel: deform_conv2d_levels(features, raw, kernel, bias)[0])(weight[None])
 
 
 def test_a_forked_worker_can_call_it() -> None:

@@ -2,16 +2,15 @@
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.tensor.debug import CommDebugMode
 
 from fa_detectron.ops import quality_weighted_loss
 from tests.ops.loss_by_loops import loss_by_loops
+from tests.ops.loss_cases import METHODS
 
 STRIDES = (8, 16)
 NUM_CLASSES = 3
-METHODS = {
-    "AutoAssign": {"feature_filter": False, "quality_prior": False},
-    "FeatureAlign": {"feature_filter": True, "quality_prior": True},
-}
 
 
 def make_case(boxes, classes, mdq=True, dtype=torch.float64, seed=0):
@@ -111,6 +110,23 @@ def test_normalizers_from_outside_are_used_as_they_are():
     torch.testing.assert_close(given["loss_pos"] * 8, own["loss_pos"])
     torch.testing.assert_close(given["loss_neg"] * 0.5, own["loss_neg"])
     torch.testing.assert_close(given["loss_norm"], own["loss_norm"])
+
+
+@pytest.fixture
+def process_group():
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("normalizers, expected", [(None, 1), ((3.0, 5.0), 0)], ids=["its own", "given"])
+def test_the_workers_talk_once_a_step_or_not_at_all(normalizers, expected):
+    arguments, leaves = make_case(*TRUTHS["overlapping classes"])
+    with CommDebugMode() as communication:
+        losses = quality_weighted_loss(*arguments, normalizers=normalizers, reduce=True)
+        torch.autograd.grad(sum(losses.values()), leaves)
+    assert communication.get_total_counts() == expected
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,11 @@
 """Whether the native operators are loaded, and what is said where they are not."""
 
+import importlib.util
 import json
 import os
+import platform
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -70,6 +73,27 @@ def test_the_fallback_says_so_once_and_computes_the_same() -> None:
     arguments = [torch.randn(s, generator=random) for s in ((1, 2, 4, 4), (1, 18, 4, 4), (3, 2, 3, 3))]
     expected = deform_conv2d(*arguments, padding=1).flatten()
     torch.testing.assert_close(torch.tensor(json.loads(run.stdout)), expected)
+
+
+def test_only_the_kernels_chosen_at_run_time_need_more_than_the_baseline() -> None:
+    """Any other function of the extension runs on every x86-64: no AVX in it, whatever it was compiled beside."""
+    if not native.loaded():
+        pytest.skip("the native operators are not built")
+    if shutil.which("objdump") is None:
+        pytest.skip("no objdump")
+    if platform.machine() != "x86_64":
+        return  # one portable path
+    file = importlib.util.find_spec("fa_detectron._C").origin
+    command = ["objdump", "--disassemble", "--no-show-raw-insn", "--no-addresses", file]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    function, dispatched, elsewhere = "", set(), set()
+    for line in listing.splitlines():
+        if line.endswith(">:"):
+            function = line[1:-2]
+        # The mnemonics of VEX and EVEX encodings begin with v, those of the opmask registers with k.
+        elif re.match(r"\s+[vk]\w+\s.*%([xyz]mm|k[0-7])", line):
+            (dispatched if re.search(r"4avx2|6avx512", function) else elsewhere).add(function)
+    assert dispatched and not elsewhere
 
 
 def test_a_build_with_cuda_has_every_operator_there() -> None:

@@ -105,6 +105,17 @@ def test_opcheck():
     torch.library.opcheck(torch.ops.fa_detectron.decode_detections.default, (*small, [8.0], *options))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_computes_in_float32(dtype):
+    maps = [[x.to(dtype) for x in group] for group in make_maps(shift=1.0)]
+    expected = decode_detections(*maps, (8, 16))
+    with torch.autocast("cpu", dtype):
+        found = decode_detections(*maps, (8, 16))
+        boxes, *_ = torch.ops.fa_detectron.decode_detections(*maps, [8.0, 16.0], 0.0, 0.05, 1000, 0.6, 100)
+    assert all(torch.equal(a, b) for one, other in zip(found, expected) for a, b in zip(one, other))
+    assert boxes.dtype == torch.float32
+
+
 def test_the_operator_refuses_wrong_shapes():
     cls, box, obj = make_maps()
     with pytest.raises(RuntimeError, match=r"box_ltrb\[1\] must be \(2, 4, 7, 9\)"):

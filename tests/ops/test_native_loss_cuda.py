@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from fa_detectron.ops import decode_detections, native, quality_weighted_loss, reference
+from tests.ops import loss_cases as on_cpu_loss
 from tests.ops import test_native_decode as on_cpu_decode
-from tests.ops import test_native_loss as on_cpu_loss
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
@@ -113,3 +113,36 @@ def test_decoding(shift):
         assert one[2].tolist() == other[2].tolist()
         torch.testing.assert_close(one[0].cpu(), other[0], rtol=0, atol=1e-3)
         torch.testing.assert_close(one[1].cpu(), other[1], rtol=1e-6, atol=0)
+
+
+def everything(arguments: list, maps: list) -> list[torch.Tensor]:
+    """Losses, gradients and detections."""
+    losses, gradients = on_cpu_loss.evaluate(quality_weighted_loss, arguments)
+    detections = decode_detections(*maps, (8, 16))
+    return [*losses, *gradients, *(x for image in detections for x in image)]
+
+
+def test_the_current_stream_is_used():
+    arguments = to_device(on_cpu_loss.make_case(dtype=torch.float32), "cuda")
+    maps = to_device(on_cpu_decode.make_maps(shift=1.0), "cuda")
+    expected = everything(arguments, maps)
+    garbage = [[torch.full_like(x, 9.0) for x in group] for group in (*arguments[:3], *maps)]
+    late = torch.cuda.Stream()
+    late.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(late):
+        torch.cuda._sleep(100_000_000)  # cycles: a kernel on another stream would see the garbage
+        for group, values in zip(garbage, (*arguments[:3], *maps)):
+            for x, value in zip(group, values):
+                x.copy_(value)
+        found = everything([*garbage[:3], *arguments[3:]], garbage[3:])
+    late.synchronize()
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+
+
+def test_the_inputs_device_is_used():
+    device = f"cuda:{torch.cuda.device_count() - 1}"  # another than the current one, where there are several
+    cases = on_cpu_loss.make_case(dtype=torch.float32), on_cpu_decode.make_maps(shift=1.0)
+    expected = everything(*(to_device(case, "cuda:0") for case in cases))
+    found = everything(*(to_device(case, device) for case in cases))
+    assert all(x.device == torch.device(device) for x in found)
+    assert all(torch.equal(mine.cpu(), theirs.cpu()) for mine, theirs in zip(found, expected, strict=True))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fa_detectron.ops import decode_detections, deform_conv2d, native, quality_weighted_loss
-from tests.ops import test_native_decode, test_native_loss
+from tests.ops import loss_cases, test_native_decode
 from tests.ops.deform_loops import make_case
 from tests.ops.test_deform_conv import gradients
 
@@ -18,11 +18,11 @@ native_only = pytest.mark.skipif(not native.loaded(), reason="the native operato
 
 
 def loss_case(**changes) -> list:
-    return test_native_loss.make_case(**{"dtype": torch.float32} | changes)
+    return loss_cases.make_case(**{"dtype": torch.float32} | changes)
 
 
 def loss_and_gradients(arguments: list) -> list[Tensor]:
-    losses, found = test_native_loss.evaluate(quality_weighted_loss, arguments)
+    losses, found = loss_cases.evaluate(quality_weighted_loss, arguments)
     return [x.detach() for x in (*losses, *found)]
 
 
@@ -202,6 +202,6 @@ def test_far_from_the_centre_the_roots_clamp_lets_no_gradient_through() -> None:
 
 def test_no_image_at_all() -> None:
     arguments = loss_case(counts=())
-    losses, found = test_native_loss.evaluate(quality_weighted_loss, arguments)
+    losses, found = loss_cases.evaluate(quality_weighted_loss, arguments)
     assert [x.item() for x in losses] == [0, 0, 0]
     assert all(not x.any() for x in found)

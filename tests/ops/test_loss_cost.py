@@ -1,0 +1,64 @@
+"""The loss looks at the locations that the boxes cover, not at all pairs of both: in memory and in time."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from benchmarks.common import peak_extra_memory
+from fa_detectron.ops import native, quality_weighted_loss, reference
+
+BOXES, STRIDES = 1000, (8, 16, 32, 64, 128)
+SIZES = [(800 // s, 1344 // s) for s in STRIDES]
+# MiB of one float32 tensor (boxes, locations); published code makes about ten of them.
+ONE_TENSOR = BOXES * sum(h * w for h, w in SIZES) * 4 / 2**20
+
+native_only = pytest.mark.skipif(not native.loaded(), reason="the native operators are not built")
+
+
+def make_step(loss: Callable[..., dict], count: int, side: float) -> Callable[[], tuple[Tensor, ...]]:
+    """The losses and their gradients over one image of 800 x 1344 with ``count`` boxes of ``side`` pixels."""
+    generator = torch.Generator().manual_seed(0)
+    maps = [[torch.rand(1, c, h, w, generator=generator).requires_grad_() for h, w in SIZES] for c in (2, 4, 1)]
+    room = torch.tensor([1344.0, 800.0]) - side
+    corner = torch.rand(count, 2, generator=generator) * room
+    boxes = torch.cat([corner, corner + side], dim=1)
+    mu, sigma = torch.zeros(5, 2, 2, requires_grad=True), torch.ones(5, 2, 2, requires_grad=True)
+    labels = torch.randint(0, 2, (count,), generator=generator)
+    leaves = [*maps[0], *maps[1], *maps[2], mu, sigma]
+
+    def step() -> tuple[Tensor, ...]:
+        losses = loss(*maps, [boxes], [labels], mu, sigma, STRIDES)
+        return torch.autograd.grad(sum(losses.values()), leaves)
+
+    return step
+
+
+def extra_memory(loss: Callable[..., dict]) -> float:
+    """MiB that 1000 small boxes take more than 8."""
+    return peak_extra_memory(make_step(loss, BOXES, 32)) - peak_extra_memory(make_step(loss, 8, 32))
+
+
+@native_only
+def test_natively_no_memory_grows_with_the_boxes() -> None:
+    assert extra_memory(quality_weighted_loss) < 0.25 * ONE_TENSOR
+
+
+def test_plain_pytorch_makes_few_tensors_over_pairs() -> None:
+    assert extra_memory(reference.quality_weighted_loss) < 4 * ONE_TENSOR
+
+
+@native_only
+def test_the_same_area_in_a_hundred_times_as_many_boxes_takes_no_longer() -> None:
+    """All pairs of the many boxes would be 45 million: hundreds of ms."""
+    steps = [make_step(quality_weighted_loss, count, side) for count, side in ((20, 160.0), (2000, 16.0))]
+    best = [float("inf")] * 2
+    for _ in range(7):  # the best of several, in turns: what else the machine does counts for neither
+        for index, step in enumerate(steps):
+            start = time.perf_counter()
+            step()
+            best[index] = min(best[index], time.perf_counter() - start)
+    few, many = best
+    assert many < 3 * few, f"{1e3 * many:.1f} ms against {1e3 * few:.1f} ms"
