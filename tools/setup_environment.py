@@ -57,11 +57,15 @@ class SetupError(Exception):
     """What went wrong and what to do about it, in words for the user."""
 
 
+def compiler() -> str | None:
+    """Path of the C++ compiler, None where there is none."""
+    return shutil.which((os.environ.get("CXX", "").split() or ["c++"])[0])
+
+
 def fingerprint(python: Path) -> str:
     """Hash of all that decides the outcome: requirements, native sources, interpreter, place, compiler, variables."""
-    compiler = shutil.which((os.environ.get("CXX", "").split() or ["c++"])[0])
     variables = [os.environ.get(name, "") for name in BUILD_VARIABLES]
-    digest = hashlib.sha256(f"{ROOT}|{python}|{compiler}|{variables}".encode())
+    digest = hashlib.sha256(f"{ROOT}|{python}|{compiler()}|{variables}".encode())
     below = [path for folder in ("csrc", "tools") for path in sorted((ROOT / folder).rglob("*"))]
     sources = [path for path in below if path.suffix in SOURCE_SUFFIXES]
     for path in [*(ROOT / name for name in INPUTS), *sources]:
@@ -119,7 +123,8 @@ def install(python: Path, constraints: Path, packages: list[str]) -> None:
     run(*pip, *packages)
     print("step 2 of 3: Detectron2", flush=True)
     run(python, ROOT / "tools/install_detectron2.py", "--constraint", constraints)
-    print("step 3 of 3: fa_detectron; compiling its native operators takes minutes", flush=True)
+    work = "compiling its native operators takes minutes" if compiler() else "without a C++ compiler: in plain PyTorch"
+    print(f"step 3 of 3: fa_detectron; {work}", flush=True)
     run(*pip, "--quiet", "--no-build-isolation", "--editable", ".[all]")
 
 

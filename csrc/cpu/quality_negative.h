@@ -105,7 +105,7 @@ FA_HOST_DEVICE double focal_row(const S* logits, const S* h, const S* weights, i
 
 template <bool kSquare, bool kGradient, typename V, typename S>
 double negative_step(const Work<S>& work, const Chunk& chunk, S* scratch) {
-  const FlushDenormals flush;
+  [[maybe_unused]] const FlushDenormals flush;
   const Level<S>& level = work.levels[chunk.level];
   const int64_t area = level.height * level.width, at = chunk.first_row * level.width;
   const int64_t count = (chunk.last_row - chunk.first_row) * level.width;

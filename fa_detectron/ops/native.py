@@ -6,16 +6,17 @@ torch, or FA_NO_NATIVE=1 is set, the plain-PyTorch reference runs instead, and o
 
 import importlib
 import importlib.util
+import logging
 import mmap
 import os
 import re
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+_LOGGER = logging.getLogger(__name__)
 # Those with a kernel a device; an extension without one of them is older than this code (schemas: csrc/registry.cpp).
 _OPERATORS = (
     "deform_conv2d",
@@ -137,4 +138,5 @@ def _warn_once(device: str) -> None:
         return
     _warned.add(device)
     reason = _STATUS.reason or f"they have no {device} version (FA_CUDA=1 builds that for CUDA)"
-    warnings.warn(f"fa_detectron runs in plain PyTorch, the native operators are off: {reason}", stacklevel=3)
+    # Logged, not warned: a run's log file has it too, and only its first process prints it.
+    _LOGGER.warning("fa_detectron runs in plain PyTorch, slower, the native operators are off: %s", reason)

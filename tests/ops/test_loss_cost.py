@@ -51,8 +51,8 @@ def test_plain_pytorch_makes_few_tensors_over_pairs() -> None:
 
 
 @native_only
-def test_the_same_area_in_a_hundred_times_as_many_boxes_takes_no_longer() -> None:
-    """All pairs of the many boxes would be 45 million: hundreds of ms."""
+def test_natively_no_time_grows_with_boxes_times_locations() -> None:
+    """The same area in 100 times as many boxes: each costs microseconds, their 45 million pairs would cost 100 ms."""
     steps = [make_step(quality_weighted_loss, count, side) for count, side in ((20, 160.0), (2000, 16.0))]
     best = [float("inf")] * 2
     for _ in range(7):  # the best of several, in turns: what else the machine does counts for neither
@@ -61,4 +61,4 @@ def test_the_same_area_in_a_hundred_times_as_many_boxes_takes_no_longer() -> Non
             step()
             best[index] = min(best[index], time.perf_counter() - start)
     few, many = best
-    assert many < 3 * few, f"{1e3 * many:.1f} ms against {1e3 * few:.1f} ms"
+    assert many < 20 * few, f"{1e3 * many:.1f} ms against {1e3 * few:.1f} ms"
