@@ -19,7 +19,8 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(const KeyWork work) {
   const int image = blockIdx.y;
   if (at >= int64_t(work.classes) * work.area) return;
   const int c = int(at / work.area), cell = int(at % work.area);
-  const float logit = work.cls[(int64_t(image) * work.classes + c) * work.area + cell];
+  const int64_t pair = int64_t(image) * work.classes * work.area + at;
+  const float logit = work.cls[pair];
   const float objectness = work.obj[int64_t(image) * work.area + cell];
   int64_t key = 0;
   const float rough = 1.f / ((1.f + expf(-logit)) * (1.f + expf(-objectness)));
@@ -28,7 +29,7 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(const KeyWork work) {
     const int64_t index = int64_t(cell) * work.classes + c;
     if (score > work.threshold) key = (bits_of(score) << 32) | (0xffffffffll - index);
   }
-  work.keys[(int64_t(image) * work.area + cell) * work.classes + c] = key;
+  work.keys[pair] = key;
 }
 
 // A candidate, or with the class -1 the end of them.

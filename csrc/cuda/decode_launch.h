@@ -11,9 +11,9 @@ namespace decode {
 constexpr int kThreads = 128;
 constexpr int kMaxKept = 1024;  // detections an image, kept in shared memory
 
-// One level: keys (N, H*W*K) that order its pairs, largest first: the score's bits, then the
+// One level: keys (N, K*H*W) that order its pairs, largest first: the score's bits, then the
 // inverted index (row, column, class), so that equal scores keep their order; 0 below the
-// threshold.
+// threshold. They lie as the logits do, so that neighbouring threads write neighbouring words.
 struct KeyWork {
   int32_t images, classes, area;
   float threshold;
