@@ -56,7 +56,8 @@ def test_gradcheck() -> None:
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(deform_conv2d_levels(list(tensors[:2]), list(tensors[2:4]), tensors[4], tensors[5]))
 
-    assert torch.autograd.gradcheck(function, (*features, *raw, weight, bias))
+    # CUDA adds up the inputs' gradients with atomics, in any order.
+    assert torch.autograd.gradcheck(function, (*features, *raw, weight, bias), nondet_tol=1e-12)
 
 
 def test_a_level_whose_output_is_unused_gets_zeros() -> None:
