@@ -31,7 +31,7 @@ test: setup  ## run the tests (ARGS="tests/ops -k loss" for some)
 	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
 
 soak: setup  ## the long tests: kills, and fuzzing for SOAK_SECONDS=600 a target (ARGS="-k coco" for some)
-	@echo "20 kills, and fuzzing 6 targets for $${SOAK_SECONDS:-600} s each, $(TEST_JOBS) at a time"
+	@echo "20 kills, and fuzzing 7 targets for $${SOAK_SECONDS:-600} s each, $(TEST_JOBS) at a time"
 	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -rP --timeout 3600 -n $(TEST_JOBS) --dist load tests/soak/*.py $(ARGS)
 
 sanitize: setup  ## the operators' tests under the address and undefined-behaviour sanitizers, at each instruction set

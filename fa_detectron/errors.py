@@ -39,7 +39,7 @@ def run_command(command: Callable[[], Any]) -> Any:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        message = f"{error.filename or 'writing'}: {error.strerror}"
+        message = f"{error.filename or 'a file'} cannot be written: {error.strerror}"
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)

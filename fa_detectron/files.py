@@ -14,6 +14,9 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
     Args:
         path: the file to make or replace.
         mode: "w" (UTF-8 text) or "wb".
+
+    Raises:
+        OSError: the file cannot be written; its ``filename`` is ``path``, or the folder's or temporary file's.
     """
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -27,6 +30,10 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
             os.fsync(folder)  # the new name, too, survives a power cut
         finally:
             os.close(folder)
+    except OSError as error:
+        if error.errno and error.filename is None:  # a full disk's
+            error.filename = path
+        raise
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

@@ -145,7 +145,8 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
                 if what := damage(file.name):
                     raise OSError(what)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's, over a failed write
-            reason = error if isinstance(error, OSError) else error.__context__ or error
+            cause = error if isinstance(error, OSError) else error.__context__ or error
+            reason = getattr(cause, "strerror", None) or cause
             raise UserError(
                 f"checkpoint {path} cannot be written: {reason}. The checkpoints before it are as they were; "
                 "--resume continues from the last one"

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import UnidentifiedImageError
 
 from fa_detectron.errors import UserError
+from fa_detectron.image_files import open_image
 
 from .records import AnnotatedSet, Complain, refuse
 
@@ -132,11 +133,13 @@ def seen_size(file_name: str) -> tuple[int, int]:
         UserError: no such file, or not a readable image.
     """
     try:
-        with Image.open(file_name) as image:
+        with open_image(file_name) as image:
             # getexif() alone would decode a whole PNG to look for it.
             has_exif = "exif" in image.info or image.format == "TIFF"
             turned = has_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
             return image.size[::-1] if turned else image.size
+    except UserError:
+        raise
     except Exception as error:  # Pillow's decoders raise many types on broken files
         raise UserError(f"{file_name}: {image_problem(error)}") from None
 
@@ -149,7 +152,7 @@ def size_problem(file_name: str, found: tuple[int, int], width: int, height: int
 
 
 def _decode(file_name: str) -> None:
-    with Image.open(file_name) as image:
+    with open_image(file_name) as image:
         image.draft("L", (1, 1))  # a JPEG at an eighth of its size: as thorough, and faster
         image.load()
 

@@ -7,9 +7,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from PIL import Image
-
 from fa_detectron.errors import UserError
+from fa_detectron.image_files import open_image
 
 from .checks import check_images_exist, image_problem, report_images, seen_size, size_problem
 from .records import AnnotatedSet, Complain
@@ -56,7 +55,7 @@ def _read(name: str) -> tuple[tuple[int, int], bytes]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's, over large images and odd metadata
             size = seen_size(name)
-            with Image.open(name) as image:
+            with open_image(name) as image:
                 pixels = image.convert("RGB")
     except UserError:
         raise

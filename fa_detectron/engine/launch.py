@@ -1,6 +1,7 @@
 """One process or many: GPUs over NCCL, CPU processes over gloo, or the ones that torchrun has started."""
 
 import argparse
+import math
 import os
 import re
 import signal
@@ -23,6 +24,8 @@ from fa_detectron.engine.stop import STATUSES
 from fa_detectron.errors import SharedError, UserError, run_command
 
 _FAREWELL = 5.0  # seconds for the other workers to end by themselves
+# To find each other, however short --timeout is: machines start one after the other, and rank 0 reads the data first.
+_START = timedelta(minutes=10)
 _Main = Callable[[argparse.Namespace, CfgNode], Any]
 
 
@@ -38,6 +41,15 @@ def count_processes(args: argparse.Namespace, cfg: CfgNode) -> tuple[int, str]:
         UserError: more GPUs asked for than the machine has, or contradicting arguments.
     """
     gpus = torch.cuda.device_count()
+    for name, value in (("--num-gpus", args.num_gpus), ("--num-processes", args.num_processes)):
+        if value is not None and value < 0:
+            raise UserError(f"{name} {value}: expected a number of processes")
+    if not 0 <= args.machine_rank < args.num_machines:
+        raise UserError(
+            f"--machine-rank {args.machine_rank}: the {args.num_machines} of --num-machines are numbered from 0"
+        )
+    if not 0 < args.timeout < math.inf:
+        raise UserError(f"--timeout {args.timeout}: expected a number of minutes above 0")
     if args.num_gpus and args.num_processes:
         raise UserError("--num-gpus N and --num-processes N (CPU) exclude each other")
     if args.num_gpus and args.num_gpus > gpus:
@@ -161,11 +173,14 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         backend = "gloo"
         if "OMP_NUM_THREADS" not in os.environ:  # the processes share the cores
             torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
-    dist.init_process_group(backend, timeout=timedelta(minutes=args.timeout))
-    _create_local_group(local)
-    register_from_config(cfg)  # a spawned process starts with Detectron2's own data sets only
-    comm.synchronize()
+    patience = timedelta(minutes=args.timeout)
+    store = _meet(max(_START, patience))
     try:
+        rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
+        _create_local_group(local)
+        register_from_config(cfg)  # a spawned process starts with Detectron2's own data sets only
+        comm.synchronize()
         result = main(args, cfg)
     except SharedError:
         if comm.is_main_process():
@@ -178,11 +193,24 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
             raise
         # The first line; what follows are torch's own addresses.
         raise UserError(
-            f"worker {dist.get_rank()} has lost another worker ({str(error).splitlines()[0]}); the run has ended. "
+            f"worker {rank} has lost another worker ({str(error).splitlines()[0]}); the run has ended. "
             f"--resume continues from the last checkpoint in {cfg.OUTPUT_DIR}, if there is one"
         ) from None
     dist.destroy_process_group()  # not on failure: it could wait for workers that are gone
     return result
+
+
+def _meet(patience: timedelta) -> dist.Store:
+    """Wait until all workers are there; the store by which they found each other."""
+    try:
+        store, _, _ = next(dist.rendezvous("env://", timeout=patience))
+    except (dist.DistError, ValueError) as error:  # ValueError: a variable that is not set
+        raise UserError(
+            f"worker {os.environ['RANK']} has not found the other {int(os.environ['WORLD_SIZE']) - 1} at "
+            f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')} ({str(error).splitlines()[0]}). Are they "
+            "all started, and can this machine reach that port?"
+        ) from None
+    return store
 
 
 def _create_local_group(local: int) -> None:

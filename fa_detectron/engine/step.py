@@ -17,6 +17,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel
 
 from fa_detectron.data.stream import STEPS, seed_generators
+from fa_detectron.engine.shares import BatchShares
 from fa_detectron.engine.stop import StopSignals
 from fa_detectron.errors import SharedError
 
@@ -40,6 +41,11 @@ class StepTrainer(TrainerBase):
         accumulate: batches a step; the step is that of the one large batch.
         average: of the weights, updated after every step.
         skip_nonfinite: leave out a step whose losses or gradients are not finite, up to 5 in a row.
+        images: of a step, over all workers.
+
+    Attributes:
+        shares: how the images of a step are shared out.
+        resumed_shares: the same as it was when the checkpoint was written that was loaded.
     """
 
     def __init__(
@@ -53,12 +59,14 @@ class StepTrainer(TrainerBase):
         accumulate: int = 1,
         average: AveragedModel | None = None,
         skip_nonfinite: bool = False,
+        images: int = 0,
     ) -> None:
         super().__init__()
         self.model, self.optimizer = model.train(), optimizer
         self.seed, self.stop, self.amp = seed, stop, amp
         self.accumulate, self.average, self.skip_nonfinite = accumulate, average, skip_nonfinite
         self.skipped = self._skipped_in_a_row = 0
+        self.shares = self.resumed_shares = BatchShares(images, comm.get_world_size(), accumulate)
         self.device_type = next(model.parameters()).device.type
         scale = amp and self.device_type == "cuda"
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scale)  # disabled: passes through
@@ -163,6 +171,7 @@ class StepTrainer(TrainerBase):
             "optimizer": self.optimizer.state_dict(),
             "seed": self.seed,
             "skipped": self.skipped,
+            "shares": tuple(self.shares),
         }
         if self.grad_scaler.is_enabled():
             state["grad_scaler"] = self.grad_scaler.state_dict()
@@ -176,6 +185,7 @@ class StepTrainer(TrainerBase):
         self.optimizer.load_state_dict(state_dict["optimizer"])
         self.seed = state_dict.get("seed", self.seed)
         self.skipped = state_dict.get("skipped", 0)
+        self.resumed_shares = BatchShares(*state_dict.get("shares", self.shares))
         if self.grad_scaler.is_enabled() and "grad_scaler" in state_dict:
             self.grad_scaler.load_state_dict(state_dict["grad_scaler"])
         if "trained_model" in state_dict:

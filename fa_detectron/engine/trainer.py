@@ -29,6 +29,7 @@ from fa_detectron.engine.mapper import NamingMapper
 from fa_detectron.engine.progress import BarLoader, ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
 from fa_detectron.engine.run_folder import open_run_folder, trim_metrics
+from fa_detectron.engine.shares import what_differs
 from fa_detectron.engine.solver import build_average, build_optimizer
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.engine.stop import Stopped, StopSignals
@@ -66,6 +67,7 @@ class Trainer(DefaultTrainer):
             accumulate=cfg.SOLVER.ACCUMULATION_STEPS,
             average=self._average,
             skip_nonfinite=cfg.SOLVER.SKIP_NONFINITE,
+            images=cfg.SOLVER.IMS_PER_BATCH,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self.checkpointer = FeatureAlignCheckpointer(evaluated, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
@@ -87,6 +89,8 @@ class Trainer(DefaultTrainer):
                 "" if self._average is None else " and their average",
                 self._trainer.seed,
             )
+            if change := what_differs(self._trainer.resumed_shares, self._trainer.shares):
+                _logger.warning(change)
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate, print the final table.

@@ -8,12 +8,9 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from fa_detectron.errors import UserError
+from fa_detectron.image_files import UnreadableImage, open_image
 
 ImageLike = str | os.PathLike | np.ndarray | torch.Tensor | Image.Image
-
-
-class UnreadableImage(UserError):
-    """A file that is no image, or a damaged one."""
 
 
 def read_image(path: str | os.PathLike) -> np.ndarray:
@@ -30,7 +27,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
     """
     path = os.fspath(path)
     try:
-        with Image.open(path) as stored:
+        with open_image(path) as stored:
             return _from_pil(ImageOps.exif_transpose(stored), path)
     except UserError:
         raise

@@ -9,6 +9,7 @@ from detectron2.structures import BoxMode, Instances
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fa_detectron.files import atomic_write
+from fa_detectron.image_files import open_image
 
 from .drawing import class_colour, draw_boxes
 
@@ -52,7 +53,7 @@ def captioned(
 
 def load_upright(path: str) -> Image.Image:
     """An image in RGB, turned as its EXIF orientation says."""
-    with Image.open(path) as stored:
+    with open_image(path) as stored:
         return ImageOps.exif_transpose(stored).convert("RGB")
 
 

@@ -1,6 +1,7 @@
 """Small data sets on disk for the tests to spoil."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,24 @@ def config(tmp_path: Path):
         return cfg
 
     return make
+
+
+@pytest.fixture
+def check(monkeypatch, tmp_path, capsys):
+    """A function that runs the command: (exit status, what it prints, its JSON)."""
+    from fa_detectron import check_data as command
+    from fa_detectron.errors import run_command
+
+    def run(*words):
+        found = tmp_path / "found.json"
+        found.unlink(missing_ok=True)
+        words = [*map(str, words), "--json", str(found), "--sheet", str(tmp_path / "out" / "sheet.jpg")]
+        monkeypatch.setattr(sys, "argv", ["check_data", *words])
+        try:
+            status = run_command(command.main)
+        except SystemExit as end:
+            status = end.code
+        output = capsys.readouterr()
+        return status, output.out + output.err, json.loads(found.read_text()) if found.is_file() else None
+
+    return run

@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,32 +11,12 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
-from fa_detectron import check_data as command
 from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
 from fa_detectron.data.box_statistics import InputSize, locations_inside
-from fa_detectron.errors import UserError, run_command
+from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 
 SMALL = {"images": 3, "boxes": 2, "crowd_boxes": 1, "images_without_box": 1}
-
-
-@pytest.fixture
-def check(monkeypatch, tmp_path, capsys):
-    """A function that runs the command: (exit status, what it prints, its JSON)."""
-
-    def run(*words):
-        found = tmp_path / "found.json"
-        found.unlink(missing_ok=True)
-        words = [*map(str, words), "--json", str(found), "--sheet", str(tmp_path / "out" / "sheet.jpg")]
-        monkeypatch.setattr(sys, "argv", ["check_data", *words])
-        try:
-            status = run_command(command.main)
-        except SystemExit as end:
-            status = end.code
-        output = capsys.readouterr()
-        return status, output.out + output.err, json.loads(found.read_text()) if found.is_file() else None
-
-    return run
 
 
 def _distinct(folder: Path) -> None:

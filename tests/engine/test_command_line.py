@@ -84,6 +84,22 @@ def test_a_wrong_address_is_named(tiny, url, machines, message):
         launch(print, args, setup(args))
 
 
+@pytest.mark.parametrize(
+    "words, message",
+    [
+        (("--num-processes", -1), "--num-processes -1: expected a number"),
+        (("--num-machines", 2, "--machine-rank", 2), "--machine-rank 2: the 2 of --num-machines are numbered from 0"),
+        (("--num-machines", 0), "--machine-rank 0: the 0 of"),
+        (("--timeout", "nan"), "--timeout nan: expected a number of minutes"),
+        (("--timeout", 0), "--timeout 0.0: expected"),
+    ],
+)
+def test_numbers_that_are_none_are_named(tiny, words, message):
+    args = argument_parser().parse_args([str(word) for word in (*tiny.args, *words)])
+    with pytest.raises(UserError, match=message):
+        setup(args)
+
+
 def test_classes_that_the_training_set_lacks_are_named(tiny, tmp_path):
     other = make_set(tmp_path / "other", classes=("block", "cone"))
     with pytest.raises(UserError, match="cone"):

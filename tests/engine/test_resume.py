@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ pytest.importorskip("detectron2")
 from detectron2.engine import HookBase
 
 from fa_detectron.engine import Trainer
+from fa_detectron.engine.shares import BatchShares, what_differs
 from tests.engine.conftest import run
 from tests.engine.tiny import TRAIN_NET, make_config, make_set
 
@@ -85,6 +87,48 @@ def test_ten_and_resume_and_ten_is_twenty(mixed, straight, tmp_path, monkeypatch
     assert f"stopped by {name} after iteration 10 of 20; --resume continues from {path}" in log
     assert f"resumed from {path} at iteration 10 of 20: weights, optimizer, schedule, and the data" in log
     assert_same(straight, torch.load(tmp_path / "model_final.pth", weights_only=True))
+
+
+TOGETHER = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.ACCUMULATION_STEPS", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.AMP.ENABLED",
+            True, "DATALOADER.NUM_WORKERS", 2, "SOLVER.MAX_ITER", 8, "SOLVER.STEPS", "(6,)")  # fmt: skip
+
+
+def test_an_average_parts_and_bfloat16_go_on_exactly_too(mixed, tmp_path, monkeypatch):
+    words = (*mixed, *OPTIONS, *TOGETHER, "TEST.EVAL_PERIOD", 0)
+    run(*words, "OUTPUT_DIR", tmp_path / "straight")
+    with monkeypatch.context() as patch:
+        stop_at(patch, signal.SIGTERM, 3)
+        with pytest.raises(SystemExit):
+            run(*words, "OUTPUT_DIR", tmp_path / "parts")
+    run(words[0], words[1], "--resume", *words[2:], "OUTPUT_DIR", tmp_path / "parts")
+    one, two = (torch.load(tmp_path / part / "model_final.pth", weights_only=True) for part in ("straight", "parts"))
+    assert_same(one, two)
+    trained = [state["trainer"]["_trainer"]["trained_model"] for state in (one, two)]
+    assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
+
+
+def test_another_batch_or_number_of_processes_is_named(mixed, tmp_path):
+    words = (*mixed, *OPTIONS, "SOLVER.MAX_ITER", 2, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", tmp_path)
+    run(*words)
+    resumed = (*words[:2], "--resume", *words[2:])
+    run(*resumed, "SOLVER.MAX_ITER", 3)
+    assert "a step was" not in (tmp_path / "log.txt").read_text()
+    run(*resumed, "SOLVER.MAX_ITER", 4, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.ACCUMULATION_STEPS", 2)
+    wanted = "a step was 2 images over 1 process, now it is 4 images over 1 process, 2 parts each: an iteration has"
+    assert wanted in (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "before, now, words",
+    [
+        ((16, 4, 1), (16, 2, 1), "16 images over 4 processes, now it is 16 images over 2 processes: the images go on"),
+        ((16, 4, 1), (16, 2, 1), "which of them share a part"),
+        ((16, 4, 1), (16, 1, 4), "as they would have; only what a step draws"),
+        ((16, 4, 1), (16, 4, 1), "^$"),
+    ],
+)
+def test_what_other_processes_change(before, now, words):
+    assert re.search(words, what_differs(BatchShares(*before), BatchShares(*now)))
 
 
 def test_the_seed_of_a_run_without_one_is_kept(mixed, tmp_path, monkeypatch):

@@ -43,11 +43,12 @@ def extra_memory(loss: Callable[..., dict]) -> float:
 
 @native_only
 def test_natively_no_memory_grows_with_the_boxes() -> None:
-    assert extra_memory(quality_weighted_loss) < 0.25 * ONE_TENSOR
+    assert extra_memory(quality_weighted_loss) < 0.05 * ONE_TENSOR
 
 
-def test_plain_pytorch_makes_few_tensors_over_pairs() -> None:
-    assert extra_memory(reference.quality_weighted_loss) < 4 * ONE_TENSOR
+def test_plain_pytorch_makes_no_tensor_over_pairs_either() -> None:
+    """It keeps some twenty tensors over the locations inside the boxes, here 21 a box: 0.45 of that one tensor."""
+    assert extra_memory(reference.quality_weighted_loss) < 0.75 * ONE_TENSOR
 
 
 @native_only

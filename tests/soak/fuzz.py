@@ -18,6 +18,7 @@ TARGETS = {
     "coco": "test_data.py::test_coco",
     "voc": "test_data.py::test_voc",
     "yolo": "test_data.py::test_yolo",
+    "images": "test_images.py",
     "config": "test_config.py",
     "checkpoint": "test_checkpoint.py",
     "ops": "test_ops.py",

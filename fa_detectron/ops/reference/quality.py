@@ -14,6 +14,8 @@ from torch import Tensor
 from .box import EPS, paired_iou
 from .grid import level_locations
 
+BOXES_AT_ONCE = 32  # of an image against all its locations: bounds the memory
+
 
 @dataclass
 class Grid:
@@ -69,9 +71,13 @@ def flatten_maps(
 def find_pairs(grid: Grid, boxes: Tensor, classes: Tensor, mu: Tensor, sigma: Tensor) -> Pairs:
     """The pairs of one image: ``boxes`` (G, 4) xyxy pixels, ``classes`` (G,); the priors (K, 2) or (L, K, 2)."""
     x, y = grid.location.unbind(1)
-    x1, y1, x2, y2 = boxes.unsqueeze(2).unbind(1)  # each (G, 1)
-    inside = (x > x1) & (y > y1) & (x < x2) & (y < y2)  # (G, A)
-    box, location = inside.nonzero().unbind(1)
+    found = []
+    for start, some in zip(range(0, max(1, len(boxes)), BOXES_AT_ONCE), boxes.split(BOXES_AT_ONCE)):
+        x1, y1, x2, y2 = some.unsqueeze(2).unbind(1)  # each (B, 1), B of the G boxes
+        inside = (x > x1) & (y > y1) & (x < x2) & (y < y2)  # (B, A)
+        box, location = inside.nonzero().unbind(1)
+        found.append((box + start, location))
+    box, location = (torch.cat(parts) for parts in zip(*found))  # each (S,)
     centre = (boxes[:, :2] + boxes[:, 2:]) / 2
     u = (grid.location[location] - centre[box]) / grid.stride[location].unsqueeze(1)  # (S, 2) cells
     if mu.dim() == 2:  # one Gaussian a class, shared by the levels

@@ -12,9 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box import paired_iou
-from .quality import Pairs, bag_weights, find_pairs, flatten_maps, pair_confidence, regression_quality
-
-_BOXES_AT_ONCE = 32  # bounds the memory of the max over all boxes of an image
+from .quality import BOXES_AT_ONCE, Pairs, bag_weights, find_pairs, flatten_maps, pair_confidence, regression_quality
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
@@ -47,7 +45,7 @@ def _lowest_per_box(value: Tensor, box: Tensor, num_boxes: int) -> Tensor:
 def _max_iou(prediction: Tensor, boxes: Tensor) -> Tensor:
     """Each predicted box's (A, 4) largest IoU with any of the image's boxes (G, 4), G >= 1: (A,)."""
     best = prediction.new_zeros(len(prediction))
-    for some in boxes.split(_BOXES_AT_ONCE):
+    for some in boxes.split(BOXES_AT_ONCE):
         best = torch.maximum(best, paired_iou(prediction.unsqueeze(0), some.unsqueeze(1))[0].amax(0))
     return best
 
