@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/deform_bands.h"
 #include "cpu/deform_conv.h"
 
 namespace fa::deform {
@@ -10,18 +11,8 @@ namespace {
 
 constexpr int64_t kGroupElements = int64_t(8)
                                    << 20;  // packed gradients that are held at once, or one map's
-constexpr int64_t kBand = 8192;            // positions of a band, about
-constexpr int64_t kSlots = 8;  // most parts of the maps that run side by side for a block
 constexpr int64_t kWaveElements = int64_t(1) << 20;  // input pixels times channels that fill a wave
 constexpr int64_t kRun = 64;                         // pixels that are transposed at once
-
-// A stretch of a map's tiles. Its share of the input's gradient has a plane of its own, no larger
-// than what its samples reach, so that bands need not wait for each other.
-struct Band {
-  int64_t map;  // within the group of maps
-  int32_t tile_begin, tile_end;
-  std::vector<int32_t> first_pixel, last_pixel;  // per offset group: [first, last)
-};
 
 // Maps [first, last) of the call, worked on together.
 template <typename T>
@@ -38,9 +29,18 @@ class MapGroup {
         grad_at_(count + 1),
         sample_at_(count + 1),
         grad_(reserve_grad()),
-        samples_(reserve_samples()) {
+        samples_(reserve_samples()),
+        bands_(make_bands(maps, count)),
+        slot_bands_(make_slots(maps, bands_)) {
     pack();
-    make_bands();
+    if (wants_input()) {
+      at::parallel_for(0, bands_.size(), 1, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) {
+          const int64_t m = bands_[i].map;
+          find_reach(geometry_, maps_[m], samples(m, 0), bands_[i]);
+        }
+      });
+    }
   }
 
   void run(const T* packed_weight, T* grad_weight) {
@@ -103,51 +103,6 @@ class MapGroup {
         }
       }
     });
-  }
-
-  void make_bands() {
-    int64_t total = 0;
-    for (int64_t m = 0; m < count_; ++m) {
-      const int64_t parts = std::max<int64_t>(1, (maps_[m].positions() + kBand / 2) / kBand);
-      for (int64_t i = 0; i < parts; ++i) {
-        const int32_t from = maps_[m].tiles * i / parts, to = maps_[m].tiles * (i + 1) / parts;
-        if (from < to) bands_.push_back({m, from, to, {}, {}});
-      }
-      total += maps_[m].positions();
-    }
-    // Slots of about equally many positions, each a run of bands.
-    const int64_t slots = std::min<int64_t>(kSlots, bands_.size());
-    int64_t seen = 0;
-    for (size_t i = 0; i < bands_.size(); ++i) {
-      if (seen * slots >= total * int64_t(slot_bands_.size())) slot_bands_.push_back(i);
-      seen += int64_t(bands_[i].tile_end - bands_[i].tile_begin) * maps_[bands_[i].map].tile_size;
-    }
-    slot_bands_.insert(slot_bands_.begin(), 0);
-    slot_bands_.push_back(bands_.size());
-    if (!wants_input()) return;
-    at::parallel_for(0, bands_.size(), 1, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) find_reach(bands_[i]);
-    });
-  }
-
-  void find_reach(Band& band) const {
-    const Map<T>& map = maps_[band.map];
-    const int from = map.tile_begin(band.tile_begin);
-    const int to = map.tile_begin(band.tile_end - 1) + map.tile_count(band.tile_end - 1);
-    for (int g = 0; g < geometry_.offset_groups; ++g) {
-      int32_t first = map.pixels(), last = 0;
-      for (int tap = 0; tap < geometry_.taps(); ++tap) {
-        const Sample<T>* row = samples(band.map, g) + int64_t(tap) * map.positions();
-        for (int p = from; p < to; ++p) {
-          for (const int32_t pixel : row[p].corner) {
-            first = std::min(first, pixel);
-            last = std::max(last, pixel == map.pixels() ? 0 : pixel + 1);
-          }
-        }
-      }
-      band.first_pixel.push_back(std::min(first, last));
-      band.last_pixel.push_back(last);
-    }
   }
 
   // Channel blocks [begin, end): how many at once is a matter of threads and memory, not of the
@@ -305,8 +260,8 @@ class MapGroup {
   std::vector<int64_t> grad_at_, sample_at_;  // where a map begins
   const Buffer<T> grad_;
   const Buffer<Sample<T>> samples_;
-  std::vector<Band> bands_;
-  std::vector<int64_t> slot_bands_;
+  std::vector<Band> bands_;  // of this group's maps
+  const std::vector<int64_t> slot_bands_;
 };
 
 }  // namespace
