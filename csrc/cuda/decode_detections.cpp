@@ -60,8 +60,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> decode_op(
         std::get<0>(keys.topk(limit, 1)));  // the keys are all different: no tie to leave to chance
   }
   capacity = std::min(capacity, max_detections);
-  TORCH_CHECK(capacity <= kMaxKept, "at most ", kMaxKept, " detections an image on CUDA, got ",
-              max_detections);
+  TORCH_CHECK(candidates < (int64_t{1} << 31), "too many candidates: ", candidates);
   keep.candidates = static_cast<int32_t>(candidates);
   keep.capacity = static_cast<int32_t>(capacity);
   at::Tensor boxes = at::zeros({keep.images, capacity, 4}, of_maps);

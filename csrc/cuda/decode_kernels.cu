@@ -64,10 +64,12 @@ __device__ __forceinline__ Candidate load_candidate(const KeepWork& work, int im
 // then each tests some of the boxes kept so far; the candidates behind the last detection are never
 // looked at.
 __global__ void __launch_bounds__(kThreads) keep_kernel(const KeepWork work) {
-  __shared__ Corners<float> kept_box[kMaxKept];
-  __shared__ int32_t kept_class[kMaxKept];
   __shared__ Candidate next[kThreads];
   const int image = blockIdx.x;
+  // What is kept is read again from where it goes, behind a barrier.
+  const int64_t first_kept = int64_t(image) * work.capacity;
+  Corners<float>* const kept_box = reinterpret_cast<Corners<float>*>(work.boxes) + first_kept;
+  int64_t* const kept_class = work.labels + first_kept;
   int kept = 0;
   bool more = true;
   for (int first = 0; first < work.candidates && more; first += kThreads) {
@@ -89,12 +91,7 @@ __global__ void __launch_bounds__(kThreads) keep_kernel(const KeepWork work) {
       if (threadIdx.x == 0) {
         kept_box[kept] = candidate.box;
         kept_class[kept] = candidate.cls;
-        const int64_t to = int64_t(image) * work.capacity + kept;
-        memcpy(work.scores + to, &candidate.score_bits, 4);
-        work.labels[to] = candidate.cls;
-        float* box = work.boxes + 4 * to;
-        box[0] = candidate.box.x1, box[1] = candidate.box.y1;
-        box[2] = candidate.box.x2, box[3] = candidate.box.y2;
+        memcpy(work.scores + first_kept + kept, &candidate.score_bits, 4);
       }
       ++kept;
       __syncthreads();

@@ -9,7 +9,6 @@ namespace fa {
 namespace decode {
 
 constexpr int kThreads = 128;
-constexpr int kMaxKept = 1024;  // detections an image, kept in shared memory
 
 // One level: keys (N, K*H*W) that order its pairs, largest first: the score's bits, then the
 // inverted index (row, column, class), so that equal scores keep their order; 0 below the

@@ -75,6 +75,13 @@ def test_bad_boxes_do_not_crash():
         assert len(boxes) == len(scores) == len(classes)
 
 
+def test_thousands_of_detections():
+    """Boxes that touch nobody: all 1600 candidates stay."""
+    maps = make_maps(((40, 40),), n=1, k=2, shift=3.0, extent=3.0)
+    assert_same(maps, (8,), topk=1600, max_detections=2000)
+    assert len(decode_detections(*maps, (8,), topk=1600, max_detections=2000)[0][0]) == 1600
+
+
 def test_any_layout():
     maps = make_maps(dtype=torch.float64)
     expected = decode_detections(*maps, (8, 16))
