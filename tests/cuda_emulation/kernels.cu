@@ -224,16 +224,19 @@ __global__ void indices_kernel(int* to) {
   to[block * blockDim.x * blockDim.y * blockDim.z + thread] += block * 1000 + thread;
 }
 
+__global__ void nothing_kernel() {}
+
 bool indices() {
   std::vector<int> to(24 * 30);
+  nothing_kernel<<<1, 1, 0, stream()>>>();  // the block grows, shrinks and grows
   indices_kernel<<<dim3(2, 3, 4), dim3(5, 3, 2), 0, stream()>>>(to.data());
+  nothing_kernel<<<2, 7, 0, stream()>>>();
+  nothing_kernel<<<2, 1024, 0, stream()>>>();
   for (int i = 0; i < 24 * 30; ++i) {
     if (to[i] != i / 30 * 1000 + i % 30) return false;
   }
   return true;
 }
-
-__global__ void nothing_kernel() {}
 
 bool launched(dim3 grid, dim3 block, size_t shared, cudaStream_t on) {
   nothing_kernel<<<grid, block, shared, on>>>();

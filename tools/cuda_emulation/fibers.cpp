@@ -4,7 +4,7 @@
 #include <sys/mman.h>
 
 #include <cstdint>
-#include <vector>
+#include <deque>
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -76,7 +76,7 @@ struct Fiber {
   void* sanitizer;  // the address sanitizer's stack of fakes, or the thread sanitizer's thread
 };
 
-std::vector<Fiber> fibers;
+std::deque<Fiber> fibers;  // which stay where they are when others come
 Fiber* running;
 Context host;
 [[maybe_unused]] const void* host_stack;  // what the sanitizers know of the host
@@ -107,7 +107,7 @@ void make_fibers(int count, void (*entry)()) {
 }
 
 FA_UNSEEN void resume_fiber(int fiber) {
-  running = fibers.data() + fiber;
+  running = &fibers[fiber];
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(&host_sanitizer, running->stack, kStackBytes);
 #endif
