@@ -10,6 +10,7 @@ the command where there is no GPU.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterator
 
 import torch
@@ -24,6 +25,8 @@ from torch.nn.functional import conv2d
 
 from fa_detectron.ops import decode_detections, deform_conv2d_levels, native, quality_weighted_loss
 
+# PyTorch asks for it in the deterministic mode, and reads it at the first product.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 OPERATORS = torch.ops.fa_detectron
 CHANNELS = 256
 # Name: dtype of maps and weights, whether products may be TF32, whether autocast to bfloat16 is on.
@@ -72,14 +75,30 @@ def by_torchvision(maps: list[Tensor], raw: list[Tensor], weight: Tensor, bias: 
     ]
 
 
+def deterministically(call: Callable) -> Callable:
+    def run() -> object:
+        torch.use_deterministic_algorithms(True)
+        try:
+            return call()
+        finally:
+            torch.use_deterministic_algorithms(False)
+
+    return run
+
+
 def deform_cases(tensors: dict[str, list[Tensor]]) -> dict[str, tuple[Callable, Callable]]:
-    """Forward and backward of each peer, in the precision of the moment."""
+    """Forward and backward of each peer, in the precision of the moment. "last" is channels_last."""
     maps, raw, (weight, bias), grads = tensors.values()
     last = [x.detach().contiguous(memory_format=torch.channels_last).requires_grad_() for x in maps]
     weight_last = weight.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     grads_last = [x.contiguous(memory_format=torch.channels_last) for x in grads]
     forwards = {
         "native": (lambda: deform_conv2d_levels(maps, raw, weight, bias), [*maps, *raw, weight, bias], grads),
+        "last": (
+            lambda: deform_conv2d_levels(last, raw, weight_last, bias),
+            [*last, *raw, weight_last, bias],
+            grads_last,
+        ),
         "torchvision": (lambda: by_torchvision(maps, raw, weight, bias), [*maps, *raw, weight, bias], grads),
         "plain": (
             lambda: [conv2d(x, weight_last, bias, padding=1) for x in last],
@@ -99,6 +118,7 @@ def deform_cases(tensors: dict[str, list[Tensor]]) -> dict[str, tuple[Callable, 
             return torch.autograd.grad(outputs, leaves, upstream, retain_graph=True)
 
         cases[name] = (forward, backward)
+    cases["deterministic"] = tuple(deterministically(call) for call in cases["native"])
     return cases
 
 
@@ -119,11 +139,14 @@ def deform_rows(options) -> Iterator[dict]:
                         "precision": name,
                         "offsets px": spread,
                         "native ms": summarize(times["native"]),
+                        "deterministic ms": summarize(times["deterministic"]),
+                        "channels_last ms": summarize(times["last"]),
                         "torchvision ms": summarize(times["torchvision"]) if theirs else "-",
                         "native is x torchvision": ratio(times["torchvision"], times["native"]) if theirs else "-",
                         "plain conv ms": summarize(times["plain"]),
                         "native takes x plain conv": ratio(times["native"], times["plain"]),
                         "native extra MiB": peak_extra_memory(calls["native"], options.device),
+                        "channels_last extra MiB": peak_extra_memory(calls["last"], options.device),
                         "torchvision extra MiB": peak_extra_memory(calls["torchvision"], options.device)
                         if theirs
                         else "-",

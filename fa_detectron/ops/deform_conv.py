@@ -43,10 +43,15 @@ def deform_conv2d(
     dilation: Size = (1, 1),
     mask: Tensor | None = None,
 ) -> Tensor:
-    """As ``torchvision.ops.deform_conv2d``, fused: no column buffer of the whole map, deterministic gradients.
+    """As ``torchvision.ops.deform_conv2d``, fused: no column buffer of the whole map.
+
+    Gradients are deterministic on the CPU. On CUDA the input's is summed by atomic additions, unless
+    ``torch.use_deterministic_algorithms(True)``: then in integers, slower, the same bits in any order, and NaN around
+    a gradient that is not finite. Products there are cuBLAS's, by ``torch.backends.cuda.matmul``'s settings.
 
     Args:
-        input: (N, C, H, W) float32, float64, float16 or bfloat16; sums are in float32 for the half types.
+        input: (N, C, H, W) float32, float64, float16 or bfloat16; sums are in float32 for the half types (on CUDA of
+            samples rounded to the half type).
         offset: (N, 2*D*T, Ho, Wo) pixels, (dy, dx) pairs of the taps in row-major order; of the input's dtype, or
             float32 beside half-precision input, which cannot hold a coordinate.
         weight: (O, C / groups, kh, kw), as the input's dtype.

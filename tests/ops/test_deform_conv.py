@@ -196,7 +196,8 @@ def test_half_precision_sums_in_float32(dtype: torch.dtype, points: str) -> None
     expected, wanted = gradients(deform_conv2d, case.to(torch.float32))
     assert output.dtype == dtype
     eps = torch.finfo(dtype).eps
-    torch.testing.assert_close(output.float(), expected, rtol=eps, atol=eps)
+    # On CUDA the samples are rounded to the half type before they are multiplied.
+    torch.testing.assert_close(output.float(), expected, rtol=eps, atol=eps * expected.std().item())
     for mine, theirs, argument in zip(found, wanted, case.tensors(), strict=True):
         assert mine.dtype == argument.dtype
         # The incoming gradient is rounded to the half type, too.

@@ -1,13 +1,19 @@
 """The deformable convolution on a GPU: against the CPU in float64, its streams and devices, determinism, autocast."""
 
+import os
+from collections.abc import Iterator
+
 import pytest
 import torch
+import torchvision
 
 from fa_detectron.ops import deform_conv2d, deform_conv2d_levels, native
 from tests.ops.deform_loops import Case, make_case
 from tests.ops.test_deform_conv import KINDS, channels_last, gradients, strided, transposed
 from tests.ops.test_deform_conv_levels import make_levels, run
 
+# PyTorch asks for this in the deterministic mode; it is read at the first product.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
     pytest.mark.skipif(
@@ -152,11 +158,115 @@ def test_the_inputs_device_is_used() -> None:
     torch.testing.assert_close(found.cpu(), deform_conv2d(*case.arguments()))
 
 
-def test_deterministic_mode_names_the_atomics() -> None:
-    case = on(make_case(), "cuda")
+@pytest.fixture
+def deterministic() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("deterministic")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_deterministic_mode_gives_the_same_bits(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    # Offsets of this spread let thousands of samples meet in a pixel of the small map.
+    case = on(make_case(n=2, c=64, o=32, size=(40, 56), spread=30.0, dtype=torch.float32).to(dtype), "cuda")
+    case.input = case.input.contiguous(memory_format=layout)
+    output, found = gradients(deform_conv2d, case)
+    for _ in range(5):
+        again, repeated = gradients(deform_conv2d, case)
+        assert all(torch.equal(a, b) for a, b in zip([output, *found], [again, *repeated], strict=True))
+    _, wanted = gradients(deform_conv2d, on(case, "cpu").to(torch.float64))
+    rtol = 1e-4 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine.cpu().double(), theirs, rtol=rtol, atol=rtol * theirs.abs().max().item())
+
+
+@pytest.mark.usefixtures("deterministic")
+def test_deterministic_mode_hides_no_overflow() -> None:
+    case = on(make_case(c=40, dtype=torch.float32), "cuda").leaves()
+    output = deform_conv2d(*case.arguments())
+    upstream = torch.zeros_like(output)
+    upstream[0, 0, 2, 2] = float("inf")
+    assert not torch.autograd.grad(output, case.input, upstream)[0].isfinite().all()
+
+
+def extra_bytes(call) -> int:
+    """What one warm call takes at its peak, its results included."""
+    call()
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    result = call()
+    torch.cuda.synchronize()
+    peak = torch.cuda.max_memory_allocated() - before
+    del result
+    return peak
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_the_workspace_is_bounded(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    # 4 images of 100 x 168: torchvision's columns of all positions would take 2.3 GiB in float32.
+    case = on(make_case(n=4, c=256, o=256, size=(100, 168), dtype=torch.float32).to(dtype), "cuda")
+    for name in ("input", "weight"):
+        setattr(case, name, getattr(case, name).contiguous(memory_format=layout))
+    case.offset, case.mask = case.offset.float(), case.mask.float()
+    case, mib = case.leaves(), 2**20
+    result = sum(x.numel() * x.element_size() for x in case.tensors())
+    output = deform_conv2d(*case.arguments())
+    bytes_of_output = output.numel() * output.element_size()
+    grad = torch.ones_like(output)
+    # The columns (32 MiB); contiguous: a chunk's product, too, and one image of the input as (H, W, C).
+    with torch.no_grad():
+        forward = extra_bytes(lambda: deform_conv2d(*case.arguments())) - bytes_of_output
+    assert forward <= (36 if layout == torch.channels_last else 60) * mib
+    # Also the sums of an image's gradient in float32, the weight's gradient and what cuBLAS may take.
+    backward = extra_bytes(lambda: torch.autograd.grad(output, case.tensors(), grad, retain_graph=True)) - result
+    assert backward <= 100 * mib
+
+
+def test_channels_last_is_neither_copied_nor_left() -> None:
+    case = on(make_case(c=64, o=64, size=(64, 64), dtype=torch.float32), "cuda")
+    case.input, case.weight = channels_last(case.input), channels_last(case.weight)
+    case = case.leaves()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        output = deform_conv2d(*case.arguments())
+        upstream = torch.ones_like(output)
+        gradient = torch.autograd.grad(output, case.input, upstream)[0]
+    for tensor in (output, gradient):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    names = [event.key for event in profile.key_averages()]
+    assert any("points_kernel" in name for name in names)
+    assert not any("to_rows_kernel" in name or "from_rows_kernel" in name for name in names)
+
+
+def test_a_call_waits_for_nothing() -> None:
+    case = on(make_case(c=64, size=(64, 64), dtype=torch.float32), "cuda")
+    gradients(deform_conv2d, case)
+    torch.cuda.set_sync_debug_mode("error")
     try:
-        with pytest.raises(RuntimeError, match="deform_conv2d_backward"):
-            gradients(deform_conv2d, case)
+        for deterministic in (False, True):
+            torch.use_deterministic_algorithms(deterministic)
+            leaves = case.leaves()
+            deform_conv2d(*leaves.arguments()).sum().backward()
     finally:
         torch.use_deterministic_algorithms(False)
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("offset_groups", [1, 2])
+@pytest.mark.parametrize("channels", [8, 12, 64])
+def test_chunks_meet_within_an_image(channels: int, offset_groups: int) -> None:
+    # More columns than are made at a time, in chunks that end in the middle of a row.
+    kernel = 16  # 256 taps
+    side = 40 + kernel - 1
+    case = make_case(
+        n=2, c=channels, o=3, size=(side, side), kernel=(kernel, kernel), padding=(0, 0), offset_groups=offset_groups,
+        masked=False, dtype=torch.float32,
+    )  # fmt: skip
+    expected, wanted = gradients(torchvision.ops.deform_conv2d, on(case.to(torch.float64), "cuda"))
+    output, found = gradients(deform_conv2d, on(case, "cuda"))
+    for mine, theirs in zip([output, *found], [expected, *wanted], strict=True):
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-3, atol=1e-4 * theirs.abs().max().item())
