@@ -13,8 +13,3 @@ CpuCapability cpu_capability();
 const char* capability_name(CpuCapability capability);
 
 }  // namespace fa
-
-// GCC's and clang's spelling of the instruction sets behind each level, for kernels by
-// __attribute__((target(...))).
-#define FA_TARGET_AVX2 "avx2,fma"
-#define FA_TARGET_AVX512 "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"

@@ -1,45 +1,23 @@
-// The loss's loops for the instruction set "avx512" (see core/cpu_capability.h).
+// The loss's loops compiled for AVX-512. The target is set after the system headers: none of their
+// functions may need it.
 #if defined(__x86_64__)
 #include <immintrin.h>
-#endif
 
 #include <cmath>
 #include <cstdint>
 
-// Everything below, the shared math too, is compiled for it; nothing above is.
-#if defined(__x86_64__) && defined(__clang__)
+#if defined(__clang__)
 #pragma clang attribute push( \
     __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma"))), apply_to = function)
-#elif defined(__x86_64__)
+#else
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,prefer-vector-width=512")
 #endif
 
-#include "cpu/quality_steps.h"
-
+#define FA_ISA avx512
 #define FA_VECTOR_BYTES 64
-#define FA_INLINE_LAMBDA __attribute__((always_inline))
+#include "cpu/quality_instance.h"
 
-namespace fa {
-namespace quality {
-namespace avx512 {
-
-#include "cpu/quality_vector.h"
-//
-#include "cpu/quality_cells.h"
-//
-#include "cpu/quality_statistics.h"
-//
-#include "cpu/quality_negative.h"
-//
-#include "cpu/quality_gradients.h"
-
-extern const Steps<float> kFloat = kSteps<Vector, float>;
-extern const Steps<double> kDouble = kSteps<double, double>;
-
-}  // namespace avx512
-}  // namespace quality
-}  // namespace fa
-
-#if defined(__x86_64__) && defined(__clang__)
+#if defined(__clang__)
 #pragma clang attribute pop
+#endif
 #endif

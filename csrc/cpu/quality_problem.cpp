@@ -14,6 +14,7 @@ namespace portable {
 extern const Steps<float> kFloat;
 extern const Steps<double> kDouble;
 }  // namespace portable
+#if defined(__x86_64__)
 namespace avx2 {
 extern const Steps<float> kFloat;
 extern const Steps<double> kDouble;
@@ -22,19 +23,26 @@ namespace avx512 {
 extern const Steps<float> kFloat;
 extern const Steps<double> kDouble;
 }  // namespace avx512
+#endif
 
 template <>
 const Steps<float>& steps<float>() {
+#if defined(__x86_64__)
   const CpuCapability level = cpu_capability();
   if (level == CpuCapability::kAvx512) return avx512::kFloat;
-  return level == CpuCapability::kAvx2 ? avx2::kFloat : portable::kFloat;
+  if (level == CpuCapability::kAvx2) return avx2::kFloat;
+#endif
+  return portable::kFloat;
 }
 
 template <>
 const Steps<double>& steps<double>() {
+#if defined(__x86_64__)
   const CpuCapability level = cpu_capability();
   if (level == CpuCapability::kAvx512) return avx512::kDouble;
-  return level == CpuCapability::kAvx2 ? avx2::kDouble : portable::kDouble;
+  if (level == CpuCapability::kAvx2) return avx2::kDouble;
+#endif
+  return portable::kDouble;
 }
 
 namespace {

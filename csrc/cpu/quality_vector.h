@@ -1,6 +1,5 @@
-// Vectors of floats with the functions that math/quality.h needs. Included once in each of the
-// quality_<instruction set>.cpp, inside their namespace and after their target pragma, with
-// FA_VECTOR_BYTES set; so it includes nothing itself.
+// Vectors of floats with the functions that math/quality.h needs. Included once an instruction set,
+// inside its namespace, by quality_instance.h; so it includes nothing itself.
 
 typedef float RawFloat __attribute__((vector_size(FA_VECTOR_BYTES)));
 typedef int RawInt __attribute__((vector_size(FA_VECTOR_BYTES)));

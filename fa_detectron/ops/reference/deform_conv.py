@@ -6,13 +6,11 @@ Legend: N images, C input channels, O output channels, T taps of the kernel, D o
 import torch
 from torch import Tensor
 
+from ..deform_conv_arguments import Size, pair
+
 
 def _output_size(size: int, kernel: int, stride: int, padding: int, dilation: int) -> int:
     return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-
-
-def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
 
 
 def _sample(planes: Tensor, y: Tensor, x: Tensor, height: int, width: int) -> Tensor:
@@ -47,13 +45,13 @@ def deform_conv2d(
     offset: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: int | tuple[int, int] = (1, 1),
-    padding: int | tuple[int, int] = (0, 0),
-    dilation: int | tuple[int, int] = (1, 1),
+    stride: Size = (1, 1),
+    padding: Size = (0, 0),
+    dilation: Size = (1, 1),
     mask: Tensor | None = None,
 ) -> Tensor:
     """The oracle of :func:`fa_detectron.ops.deform_conv2d`; same arguments, same result, any float dtype."""
-    (stride_h, stride_w), (pad_h, pad_w), (dil_h, dil_w) = _pair(stride), _pair(padding), _pair(dilation)
+    (stride_h, stride_w), (pad_h, pad_w), (dil_h, dil_w) = pair(stride), pair(padding), pair(dilation)
     n, c, height, width = input.shape
     o, c_per_group, kernel_h, kernel_w = weight.shape
     taps = kernel_h * kernel_w
