@@ -1,5 +1,6 @@
 """The tests that may be skipped, where, and why: tests/skips.txt. With CI=true every other skip is a failure."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -39,6 +40,10 @@ def _no_objdump() -> bool:
     return not _no_native() and shutil.which("objdump") is None
 
 
+def _no_compiler() -> bool:
+    return shutil.which(os.environ.get("CXX", "c++")) is None
+
+
 # What a machine can lack or have. A skip for any other reason is a defect.
 CONDITIONS: dict[str, Callable[[], bool]] = {
     "no-cuda": _no_cuda,
@@ -47,6 +52,7 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "no-native": _no_native,
     "no-cuda-operators": _no_cuda_operators,
     "no-objdump": _no_objdump,
+    "no-compiler": _no_compiler,
 }
 
 

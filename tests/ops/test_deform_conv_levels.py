@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 
 from fa_detectron.ops import deform_conv2d, deform_conv2d_levels, reference
@@ -40,6 +42,21 @@ def test_values_and_gradients_are_the_references(dtype: torch.dtype) -> None:
         scale = theirs.abs().max().item()
         tolerance = 1e-10 if dtype == torch.float64 else 1e-4
         torch.testing.assert_close(mine, theirs, rtol=tolerance, atol=tolerance * scale)
+
+
+@settings(max_examples=20, deadline=None, derandomize=True)
+@given(
+    n=st.integers(1, 3),
+    c=st.integers(1, 70),
+    o=st.integers(1, 40),
+    sizes=st.lists(st.tuples(st.integers(1, 14), st.integers(1, 14)), min_size=1, max_size=4),
+)
+def test_any_shape(n: int, c: int, o: int, sizes: list[tuple[int, int]]) -> None:
+    levels = make_levels(n, c, o, tuple(sizes))
+    outputs, found = run(deform_conv2d_levels, *levels)
+    expected, wanted = run(reference.deform_conv2d_levels, *levels)
+    for mine, theirs in zip(outputs + found, expected + wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-10 * max(1.0, theirs.abs().max().item()))
 
 
 def test_a_level_is_one_deform_conv() -> None:

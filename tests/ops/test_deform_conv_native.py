@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
@@ -68,21 +68,42 @@ def test_compile_without_graph_breaks() -> None:
         torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("size", [(9, 11), (40, 50), (100, 101)])
-def test_one_and_two_threads_agree_bitwise(size: tuple[int, int]) -> None:
-    features, raw, weight, bias = make_levels(n=2, sizes=(size, (3, 4)), dtype=torch.float32)
+def assert_the_same_bits_for_any_number_of_threads(call: Callable[[], list[torch.Tensor]]) -> None:
     threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            outputs = deform_conv2d_levels(features, raw, weight, bias)
-            grads = torch.autograd.grad([out.square().sum() for out in outputs], [*features, *raw, weight, bias])
-            results.append([*outputs, *grads])
+            results.append(call())
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("size", [(9, 11), (40, 50), (100, 101)])
+def test_one_and_two_threads_agree_bitwise(size: tuple[int, int]) -> None:
+    features, raw, weight, bias = make_levels(n=2, sizes=(size, (3, 4)), dtype=torch.float32)
+
+    def call() -> list[torch.Tensor]:
+        outputs = deform_conv2d_levels(features, raw, weight, bias)
+        grads = torch.autograd.grad([out.square().sum() for out in outputs], [*features, *raw, weight, bias])
+        return [*outputs, *grads]
+
+    assert_the_same_bits_for_any_number_of_threads(call)
+
+
+@pytest.mark.parametrize(
+    "kind", ["many channels", "stride and dilation", "groups", "depthwise", "more taps than a block"]
+)
+def test_one_and_two_threads_agree_bitwise_off_the_fast_path(kind: str) -> None:
+    case = make_case(**KINDS[kind] | {"size": (40, 50)}, dtype=torch.float32)
+
+    def call() -> list[torch.Tensor]:
+        output, found = gradients(deform_conv2d, case)
+        return [output, *found]
+
+    assert_the_same_bits_for_any_number_of_threads(call)
 
 
 @pytest.mark.parametrize("capability", AVAILABLE)
