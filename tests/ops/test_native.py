@@ -94,7 +94,8 @@ def test_only_the_kernels_chosen_at_run_time_need_more_than_the_baseline() -> No
         # The mnemonics of VEX and EVEX encodings begin with v, those of the opmask registers with k.
         elif re.match(r"\s+[vk]\w+\s.*%([xyz]mm|k[0-7])", line):
             (dispatched if re.search(r"4avx2|6avx512", function) else elsewhere).add(function)
-    assert dispatched and not elsewhere
+    assert not elsewhere
+    assert dispatched or "6avx512" not in listing  # else no instruction was recognised
 
 
 def test_a_build_with_cuda_has_every_operator_there() -> None:
