@@ -173,3 +173,10 @@ def test_values_that_fuzzing_found_end_in_words(coco, image, annotation, message
     with pytest.raises(UserError, match=message) as caught:
         read_coco(path)
     assert len(str(caught.value)) < 2000
+
+
+def test_nesting_without_end_is_refused(tmp_path):
+    path = tmp_path / "deep.json"
+    path.write_text('{"images": ' + "[" * 200_000 + "]" * 200_000 + "}")
+    with pytest.raises(UserError, match=r"deep\.json: not valid JSON: .*recursion"):
+        read_coco(str(path))

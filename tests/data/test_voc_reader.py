@@ -70,6 +70,14 @@ def test_entities_never_grow(tmp_path):
         parse_xml(str(path))
 
 
+def test_nesting_without_end_is_survived(tmp_path):
+    path = tmp_path / "deep.xml"
+    path.write_text("<annotation>" + "<a>" * 200_000 + "</a>" * 200_000 + "</annotation>")
+    tree = parse_xml(str(path))
+    assert tree.find("size") is None
+    del tree
+
+
 def test_missing_files_are_named(voc):
     folder = voc({"a": ""}, {"train": ["a", "gone"], "val": []})
     with pytest.raises(UserError, match=r"gone\.xml: cannot be read"):
