@@ -172,11 +172,17 @@ def test_deterministic_mode_gives_the_same_bits(dtype: torch.dtype, layout: torc
     # Offsets of this spread let thousands of samples meet in a pixel of the small map.
     case = on(make_case(n=2, c=64, o=32, size=(40, 56), spread=30.0, dtype=torch.float32).to(dtype), "cuda")
     case.input = case.input.contiguous(memory_format=layout)
-    output, found = gradients(deform_conv2d, case)
+    upstream = torch.randn(2, 32, 40, 56, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+    def backward(case: Case) -> list[torch.Tensor]:
+        leaves = case.leaves()
+        output = deform_conv2d(*leaves.arguments())
+        return list(torch.autograd.grad(output, leaves.tensors(), upstream.to(output)))
+
+    found = backward(case)
     for _ in range(5):
-        again, repeated = gradients(deform_conv2d, case)
-        assert all(torch.equal(a, b) for a, b in zip([output, *found], [again, *repeated], strict=True))
-    _, wanted = gradients(deform_conv2d, on(case, "cpu").to(torch.float64))
+        assert all(torch.equal(mine, again) for mine, again in zip(found, backward(case), strict=True))
+    wanted = backward(on(case, "cpu").to(torch.float64))
     rtol = 1e-4 if dtype == torch.float32 else 4 * torch.finfo(dtype).eps
     for mine, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(mine.cpu().double(), theirs, rtol=rtol, atol=rtol * theirs.abs().max().item())
@@ -207,7 +213,7 @@ def extra_bytes(call) -> int:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_the_workspace_is_bounded(dtype: torch.dtype, layout: torch.memory_format) -> None:
-    # 4 images of 100 x 168: torchvision's columns of all positions would take 2.3 GiB in float32.
+    # 4 images of 100 x 168: the columns of all positions would take 591 MiB in float32.
     case = on(make_case(n=4, c=256, o=256, size=(100, 168), dtype=torch.float32).to(dtype), "cuda")
     for name in ("input", "weight"):
         setattr(case, name, getattr(case, name).contiguous(memory_format=layout))
@@ -217,13 +223,13 @@ def test_the_workspace_is_bounded(dtype: torch.dtype, layout: torch.memory_forma
     output = deform_conv2d(*case.arguments())
     bytes_of_output = output.numel() * output.element_size()
     grad = torch.ones_like(output)
-    # The columns (32 MiB); contiguous: a chunk's product, too, and one image of the input as (H, W, C).
+    # The columns (32 MiB) and what cuBLAS may take (32); contiguous: a chunk's product, and an image as (H, W, C).
     with torch.no_grad():
         forward = extra_bytes(lambda: deform_conv2d(*case.arguments())) - bytes_of_output
-    assert forward <= (36 if layout == torch.channels_last else 60) * mib
-    # Also the sums of an image's gradient in float32, the weight's gradient and what cuBLAS may take.
+    assert forward <= (68 if layout == torch.channels_last else 92) * mib
+    # Also the sums of an image's gradient in float32, and the weight's gradient.
     backward = extra_bytes(lambda: torch.autograd.grad(output, case.tensors(), grad, retain_graph=True)) - result
-    assert backward <= 100 * mib
+    assert backward <= 132 * mib
 
 
 def test_channels_last_is_neither_copied_nor_left() -> None:
@@ -266,6 +272,7 @@ def test_chunks_meet_within_an_image(channels: int, offset_groups: int) -> None:
         n=2, c=channels, o=3, size=(side, side), kernel=(kernel, kernel), padding=(0, 0), offset_groups=offset_groups,
         masked=False, dtype=torch.float32,
     )  # fmt: skip
+    case.offset = (16 * case.offset).round() / 16 + 1 / 32  # float32 holds the coordinates, too
     expected, wanted = gradients(torchvision.ops.deform_conv2d, on(case.to(torch.float64), "cuda"))
     output, found = gradients(deform_conv2d, on(case, "cuda"))
     for mine, theirs in zip([output, *found], [expected, *wanted], strict=True):
