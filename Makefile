@@ -38,7 +38,7 @@ sanitize: setup  ## the operators' tests under the address and undefined-behavio
 	@bash tools/sanitize.sh "$(PY)" $(ARGS)
 
 emulate: setup  ## the CUDA operators' tests without a GPU, threads emulated, with sanitizers (docs/cuda_emulation.md)
-	@bash tools/emulate.sh "$(PY)" $(ARGS)
+	@OMP_NUM_THREADS=1 TEST_JOBS=$(TEST_JOBS) bash tools/emulate.sh "$(PY)" $(ARGS)
 
 large-memory: setup  ## the operators on more than 2^31 elements; takes 10 GB of memory
 	@"$(PY)" -m pytest -q tests/ops/large_deform_conv.py

@@ -121,7 +121,8 @@ def make_tree(target: Path) -> None:
     """Writes the whole tree; files that have no source any more are removed."""
     sources = {f"csrc/{path.relative_to(EMULATION / 'include')}": path for path in EMULATION.glob("include/**/*.*h")}
     sources |= {f"csrc/cpu/{path.name}": path for path in EMULATION.glob("*.cpp")}
-    for path in sorted([*ROOT.glob("csrc/**/*.*"), *ROOT.glob("fa_detectron/**/*"), *ROOT.glob("tests/**/*")]):
+    folders = ("csrc", "fa_detectron", "tests", "benchmarks")
+    for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*")):
         name = str(path.relative_to(ROOT))
         if path.is_file() and not name.startswith("csrc/cpu/") and path.suffix not in (".so", ".pyc"):
             sources[name] = path
@@ -146,7 +147,7 @@ def make_tree(target: Path) -> None:
         elif not (target / name).exists() or (target / name).read_bytes() != path.read_bytes():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target / name)
-    for folder in ("csrc", "fa_detectron", "tests"):
+    for folder in folders:
         for path in (target / folder).glob("**/*"):
             if path.is_file() and path not in kept and path.suffix not in (".so", ".pyc"):
                 path.unlink()
