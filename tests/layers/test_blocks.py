@@ -19,13 +19,15 @@ def test_the_de_subnets_block_is_a_modulated_deformable_conv_of_its_own_offsets(
 
 
 def test_group_norm_is_pytorchs_and_takes_a_group_of_one_value():
+    torch.manual_seed(0)
     norm = GroupNorm(2, 4)
     nn.init.normal_(norm.weight), nn.init.normal_(norm.bias)
     x = torch.randn(2, 4, 3, 3)
     torch.testing.assert_close(norm(x), nn.functional.group_norm(x, 2, norm.weight, norm.bias))
     alone = GroupNorm(4, 4)
     nn.init.normal_(alone.bias)
-    torch.testing.assert_close(alone(x[:1, :, :1, :1]).flatten(), alone.bias)
+    # The rounding of x - mean is divided by sqrt(eps), the deviation being 0.
+    torch.testing.assert_close(alone(x[:1, :, :1, :1]).flatten(), alone.bias, rtol=0, atol=1e-3)
 
 
 def test_scale_learns_one_number():
