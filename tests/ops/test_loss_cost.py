@@ -10,7 +10,7 @@ from torch import Tensor
 from benchmarks.common import peak_extra_memory
 from fa_detectron.ops import native, quality_weighted_loss, reference
 
-BOXES, STRIDES = 1000, (8, 16, 32, 64, 128)
+BOXES, STRIDES = 3000, (8, 16, 32, 64, 128)
 SIZES = [(800 // s, 1344 // s) for s in STRIDES]
 # MiB of one float32 tensor (boxes, locations); published code makes about ten of them.
 ONE_TENSOR = BOXES * sum(h * w for h, w in SIZES) * 4 / 2**20
@@ -37,8 +37,8 @@ def make_step(loss: Callable[..., dict], count: int, side: float) -> Callable[[]
 
 
 def extra_memory(loss: Callable[..., dict]) -> float:
-    """MiB that 1000 small boxes take more than 8."""
-    return peak_extra_memory(make_step(loss, BOXES, 32)) - peak_extra_memory(make_step(loss, 8, 32))
+    """MiB that 3000 small boxes take more than 64, which is twice what plain PyTorch looks at together."""
+    return peak_extra_memory(make_step(loss, BOXES, 32)) - peak_extra_memory(make_step(loss, 64, 32))
 
 
 @native_only
@@ -47,7 +47,7 @@ def test_natively_no_memory_grows_with_the_boxes() -> None:
 
 
 def test_plain_pytorch_makes_no_tensor_over_pairs_either() -> None:
-    """It keeps some twenty tensors over the locations inside the boxes, here 21 a box: 0.45 of that one tensor."""
+    """It keeps some twenty tensors over the locations inside boxes, here 21 a box: 0.2 to 0.5 of that one tensor."""
     assert extra_memory(reference.quality_weighted_loss) < 0.75 * ONE_TENSOR
 
 
