@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 _LOGGER = logging.getLogger(__name__)
 # Those with a kernel a device; an extension without one of them is older than this code (schemas: csrc/registry.cpp).
@@ -109,13 +110,27 @@ def loaded() -> bool:
 
 
 def use(*tensors: Tensor | None) -> bool:
-    """Whether a call with these tensors goes to the native operator; says once where it does not."""
+    """Whether a call with these tensors goes to the native operator; says once where it does not.
+
+    Raises RuntimeError where a tensor has a tangent: torch.library would lose it, and the derivative would be 0.
+    """
     for tensor in tensors:
         if tensor is not None and tensor.device.type not in _DEVICES:
             if not torch.compiler.is_compiling():
                 _warn_once(tensor.device.type)
             return False
+    _refuse_tangents(tensors)
     return True
+
+
+def _refuse_tangents(tensors: tuple[Tensor | None, ...]) -> None:
+    if torch.compiler.is_compiling():
+        return
+    if any(tensor is not None and unpack_dual(tensor).tangent is not None for tensor in tensors):
+        raise RuntimeError(
+            "fa_detectron's native operators have no forward-mode derivative (torch.func.jvp); FA_NO_NATIVE=1 runs "
+            "them in plain PyTorch, which has"
+        )
 
 
 def refuse_vmap(*operators: str) -> None:

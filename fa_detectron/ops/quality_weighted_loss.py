@@ -95,7 +95,8 @@ def quality_weighted_loss(
         raise ValueError(f"iou_type must be one of {', '.join(IOU_TYPES)}, got {iou_type!r}")
     if focal_gamma != 0 and focal_gamma < 1:
         raise ValueError(f"focal_gamma must be 0 or at least 1, got {focal_gamma}")
-    implementation = _native_loss if native.use(*cls_logits) else reference.quality_weighted_loss
+    natively = native.use(*cls_logits, *box_ltrb, *obj_logits, mu, sigma)
+    implementation = _native_loss if natively else reference.quality_weighted_loss
     return implementation(
         cls_logits,
         box_ltrb,

@@ -103,3 +103,20 @@ def test_a_build_with_cuda_has_every_operator_there() -> None:
     devices = native._devices()
     assert ("cuda" in devices) == bool(native.status().cuda_version)
     assert ("cpu" in devices) == native.loaded()
+
+
+@pytest.mark.skipif(not native.loaded(), reason="the native operators are not built")
+def test_a_tangent_is_refused_in_words_and_not_lost() -> None:
+    weight, offset = torch.randn(4, 4, 3, 3), torch.zeros(1, 18, 5, 5)
+    x = torch.randn(1, 4, 5, 5)
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda x: deform_conv2d(x, offset, weight, padding=1), (x,), (torch.ones_like(x),))
+
+
+def test_plain_pytorch_takes_a_tangent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "_DEVICES", frozenset())
+    weight, offset = torch.randn(4, 4, 3, 3), torch.zeros(1, 18, 5, 5)
+    x, tangent = torch.randn(2, 1, 4, 5, 5)
+    result = torch.func.jvp(lambda x: deform_conv2d(x, offset, weight, padding=1), (x,), (tangent,))
+    expected = [torch.nn.functional.conv2d(value, weight, padding=1) for value in (x, tangent)]
+    torch.testing.assert_close(result, tuple(expected))
