@@ -8,7 +8,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/sanitizers.sh
 find_python "${1:-}"
 [ "$#" -gt 0 ] && shift
-[ "$#" -gt 0 ] || set -- tests/ops -k "not instruction_set" # those start each level themselves
+[ "$#" -gt 0 ] || set -- tests/ops tests/fuzz/test_ops.py -k "not instruction_set" # those start each level themselves
 case "$("$python" -c 'import torch; print(torch.backends.cpu.get_cpu_capability())')" in
     AVX512) levels="default avx2 avx512" ;;
     AVX2) levels="default avx2" ;;
