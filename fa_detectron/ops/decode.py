@@ -45,7 +45,8 @@ def decode_detections(
         raise ValueError(f"topk and max_detections must not be negative, got {topk} and {max_detections}")
     # The CUDA kernels order scores by the bits of a float32.
     wide_on_gpu = cls_logits[0].dtype == torch.float64 and cls_logits[0].device.type == "cuda"
-    implementation = _native_decode if native.use(*cls_logits) and not wide_on_gpu else reference.decode_detections
+    natively = native.use(*cls_logits, *box_ltrb, *obj_logits) and not wide_on_gpu
+    implementation = _native_decode if natively else reference.decode_detections
     return implementation(
         cls_logits,
         box_ltrb,

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 _LOGGER = logging.getLogger(__name__)
 # Those with a kernel a device; an extension without one of them is older than this code (schemas: csrc/registry.cpp).
@@ -124,9 +124,10 @@ def use(*tensors: Tensor | None) -> bool:
 
 
 def _refuse_tangents(tensors: tuple[Tensor | None, ...]) -> None:
-    if torch.compiler.is_compiling():
+    # Outside of every level, as in all training, no tensor has one. Private: where it is gone each tensor is asked.
+    if torch.compiler.is_compiling() or getattr(forward_ad, "_current_level", 0) < 0:
         return
-    if any(tensor is not None and unpack_dual(tensor).tangent is not None for tensor in tensors):
+    if any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
         raise RuntimeError(
             "fa_detectron's native operators have no forward-mode derivative (torch.func.jvp); FA_NO_NATIVE=1 runs "
             "them in plain PyTorch, which has"
