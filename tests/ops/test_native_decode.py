@@ -131,3 +131,9 @@ def test_the_operator_refuses_wrong_shapes():
         torch.ops.fa_detectron.decode_detections(
             *[[x.half() for x in group] for group in (cls, box, obj)], [8.0, 16.0], 0.0, 0.05, 9, 0.6, 9
         )
+
+
+def test_a_tangent_of_the_boxes_is_refused_in_words():
+    cls, (first, *rest), obj = make_maps()
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(lambda box: decode_detections(cls, [box, *rest], obj, (8, 16))[0][0], (first,), (first,))

@@ -151,3 +151,13 @@ def test_every_instruction_set(level):
     if "but this processor goes up to" in run.stderr:
         return  # nothing to hold: the operator has refused in words
     assert run.returncode == 0, run.stderr
+
+
+def test_a_tangent_is_refused_in_words():
+    (first, *rest), *others = make_case()
+
+    def loss(logits):
+        return quality_weighted_loss([logits, *rest], *others)["loss_pos"]
+
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.func.jvp(loss, (first.detach(),), (torch.ones_like(first),))
