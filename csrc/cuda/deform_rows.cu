@@ -40,35 +40,44 @@ __device__ inline T converted(From value, const at::opmath_type<T>* fixed) {
   return static_cast<T>(value);
 }
 
-// Grid (tiles of positions, tiles of channels), the second one looped over.
-template <typename T>
-__global__ void __launch_bounds__(kTile* kLines)
-    to_rows_kernel(const Map<const T> map, int32_t channels, int32_t height, int32_t width,
-                   const Positions positions, T* __restrict__ rows) {
+// write(position, channel, read(position, channel)) for every entry, through a tile, so that either
+// side goes along its contiguous dimension. Grid (tiles of positions, tiles of channels), the
+// second one looped over.
+template <typename T, typename Read, typename Write>
+__device__ inline void move_tiles(uint32_t positions, int32_t channels, bool read_along_channels,
+                                  bool write_along_channels, Read read, Write write) {
   __shared__ T tile[kTile][kTile + 1];  // (positions, channels)
   const uint32_t first = blockIdx.x * kTile;
-  const bool along_channels = map.channel == 1;
   for (int64_t begin = blockIdx.y * int64_t(kTile); begin < channels;
        begin += gridDim.y * int64_t(kTile)) {
 #pragma unroll
     for (int step = 0; step < kTile / kLines; ++step) {
-      const Entry e = entry(along_channels, step);
-      if (first + e.position < positions.count && begin + e.channel < channels) {
-        tile[e.position][e.channel] = pixel_address(
-            map, positions, height, width, first + e.position)[(begin + e.channel) * map.channel];
-      }
+      const Entry e = entry(read_along_channels, step);
+      if (first + e.position < positions && begin + e.channel < channels)
+        tile[e.position][e.channel] = read(first + e.position, begin + e.channel);
     }
     __syncthreads();
 #pragma unroll
     for (int step = 0; step < kTile / kLines; ++step) {
-      const Entry e = entry(true, step);
-      if (first + e.position < positions.count && begin + e.channel < channels) {
-        rows[int64_t(first + e.position) * channels + begin + e.channel] =
-            tile[e.position][e.channel];
-      }
+      const Entry e = entry(write_along_channels, step);
+      if (first + e.position < positions && begin + e.channel < channels)
+        write(first + e.position, begin + e.channel, tile[e.position][e.channel]);
     }
     __syncthreads();
   }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(kTile* kLines)
+    to_rows_kernel(const Map<const T> map, int32_t channels, int32_t height, int32_t width,
+                   const Positions positions, T* __restrict__ rows) {
+  const auto read = [&](uint32_t position, int64_t channel) {
+    return pixel_address(map, positions, height, width, position)[channel * map.channel];
+  };
+  const auto write = [&](uint32_t position, int64_t channel, T value) {
+    rows[int64_t(position) * channels + channel] = value;
+  };
+  move_tiles<T>(positions.count, channels, map.channel == 1, true, read, write);
 }
 
 template <typename From, typename T>
@@ -76,31 +85,13 @@ __global__ void __launch_bounds__(kTile* kLines)
     from_rows_kernel(const From* __restrict__ rows, const at::opmath_type<T>* __restrict__ fixed,
                      int32_t channels, int32_t height, int32_t width, const Positions positions,
                      const Map<T> map) {
-  __shared__ T tile[kTile][kTile + 1];  // (positions, channels)
-  const uint32_t first = blockIdx.x * kTile;
-  const bool along_channels = map.channel == 1;
-  for (int64_t begin = blockIdx.y * int64_t(kTile); begin < channels;
-       begin += gridDim.y * int64_t(kTile)) {
-#pragma unroll
-    for (int step = 0; step < kTile / kLines; ++step) {
-      const Entry e = entry(true, step);
-      if (first + e.position < positions.count && begin + e.channel < channels) {
-        tile[e.position][e.channel] =
-            converted<T>(rows[int64_t(first + e.position) * channels + begin + e.channel], fixed);
-      }
-    }
-    __syncthreads();
-#pragma unroll
-    for (int step = 0; step < kTile / kLines; ++step) {
-      const Entry e = entry(along_channels, step);
-      if (first + e.position < positions.count && begin + e.channel < channels) {
-        pixel_address(map, positions, height, width,
-                      first + e.position)[(begin + e.channel) * map.channel] =
-            tile[e.position][e.channel];
-      }
-    }
-    __syncthreads();
-  }
+  const auto read = [&](uint32_t position, int64_t channel) {
+    return converted<T>(rows[int64_t(position) * channels + channel], fixed);
+  };
+  const auto write = [&](uint32_t position, int64_t channel, T value) {
+    pixel_address(map, positions, height, width, position)[channel * map.channel] = value;
+  };
+  move_tiles<T>(positions.count, channels, true, map.channel == 1, read, write);
 }
 
 dim3 tiles(const Positions& positions, int32_t channels) {
