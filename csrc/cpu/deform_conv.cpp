@@ -119,7 +119,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
                                                      needed[0] || needed[2] || needs_mask);
   return {needed[0] ? level.grad_input.to(input.scalar_type()) : nothing(input), grad_weight,
           needed[2] ? level.grad_offset.to(offset.scalar_type()) : nothing(offset),
-          needs_mask ? level.grad_mask.to(mask->scalar_type()) : nothing(input), grad_bias};
+          needs_mask ? level.grad_mask.to(mask->scalar_type()) : nothing(mask ? *mask : input),
+          grad_bias};
 }
 
 // The levels' inputs, and the two parts of the raw maps.
