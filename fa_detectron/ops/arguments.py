@@ -8,7 +8,7 @@ from torch import Tensor
 def check_head_maps(
     cls_logits: list[Tensor], box_ltrb: list[Tensor], obj_logits: list[Tensor], strides: Sequence[int]
 ) -> None:
-    """Raises ValueError unless the lists hold, a level, (N,K,H,W), (N,4,H,W), (N,1,H,W) of one dtype and device."""
+    """Raises ValueError unless the lists hold, a level, (N,K,H,W), (N,4,H,W), (N,1,H,W): floats, on one device."""
     lengths = {len(cls_logits), len(box_ltrb), len(obj_logits), len(strides)}
     if len(lengths) != 1 or lengths == {0}:
         raise ValueError(

@@ -7,11 +7,15 @@ import torch
 from torch import Tensor
 
 Size = int | tuple[int, int]
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
 def pair(value: Size) -> tuple[int, int]:
     """A number for both height and width, or one each."""
-    return (value, value) if isinstance(value, int) else (value[0], value[1])
+    if isinstance(value, int):
+        return value, value
+    _require(len(value) == 2, f"stride, padding and dilation take a number or two numbers, got {value}")
+    return value[0], value[1]
 
 
 def _require(condition: bool, message: str) -> None:
@@ -35,6 +39,10 @@ def output_shape(
     _require(
         min(*stride, *dilation) > 0 and min(padding) >= 0, "stride and dilation must be positive, padding not negative"
     )
+    if input.dtype not in _DTYPES:
+        raise TypeError(f"deform_conv2d: input must be float32, float64, float16 or bfloat16, got {input.dtype}")
+    for name, tensor, sizes in (("input", input, input.shape[1:]), ("weight", weight, weight.shape)):  # N may be 0
+        _require(min(sizes) > 0, f"{name} has no element in {tuple(tensor.shape)}")
     coordinate = torch.float64 if input.dtype == torch.float64 else torch.float32
     for name, tensor in (("weight", weight), ("bias", bias), ("offset", offset), ("mask", mask)):
         if tensor is None:

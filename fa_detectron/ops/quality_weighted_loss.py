@@ -15,7 +15,7 @@ IOU_TYPES = ("giou", "linear_iou", "iou")
 def _check_ground_truth(
     cls_logits: list[Tensor], gt_boxes: list[Tensor], gt_classes: list[Tensor], mu: Tensor, sigma: Tensor
 ) -> None:
-    n, k = cls_logits[0].shape[:2]
+    (n, k), device = cls_logits[0].shape[:2], cls_logits[0].device
     if len(gt_boxes) != n or len(gt_classes) != n:
         raise ValueError(
             f"gt_boxes and gt_classes need one entry an image ({n}), got {len(gt_boxes)} and {len(gt_classes)}"
@@ -27,6 +27,9 @@ def _check_ground_truth(
             raise ValueError(f"gt_classes[{image}] must be ({len(boxes)},), got {tuple(classes.shape)}")
         if classes.is_floating_point():
             raise ValueError(f"gt_classes[{image}] must hold integers, got {classes.dtype}")
+        for name, tensor in (("gt_boxes", boxes), ("gt_classes", classes)):
+            if tensor.device != device:
+                raise ValueError(f"{name}[{image}] is on {tensor.device}, cls_logits[0] on {device}")
         # On a GPU a look at the values would stop the host, in a compiled graph it would cut the graph.
         readable = classes.device.type == "cpu" and not torch.compiler.is_compiling()
         if readable and len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < k:
@@ -37,6 +40,8 @@ def _check_ground_truth(
             raise ValueError(
                 f"{name} must be (K, 2) = {shapes[0]} or (L, K, 2) = {shapes[1]}, got {tuple(parameter.shape)}"
             )
+        if parameter.device != device:
+            raise ValueError(f"{name} is on {parameter.device}, cls_logits[0] on {device}")
     if mu.shape != sigma.shape:
         raise ValueError(f"mu and sigma differ in shape: {tuple(mu.shape)} and {tuple(sigma.shape)}")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fa_detectron.ops import DeformConv2d, deform_conv2d
-from tests.ops.deform_loops import Case, deform_conv2d_by_loops, make_case
+from tests.ops.deform_loops import NONDETERMINISM, Case, deform_conv2d_by_loops, make_case
 
 KINDS = {
     "fast": {},
@@ -90,8 +90,7 @@ def test_gradcheck(kind: str) -> None:
     def function(*tensors: Tensor) -> Tensor:
         return deform_conv2d(*(case.__dict__ | dict(zip(names, tensors, strict=True))).values())
 
-    # CUDA adds up the input's gradient with atomics, in any order.
-    assert torch.autograd.gradcheck(function, case.tensors(), fast_mode=False, nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(function, case.tensors(), fast_mode=False, nondet_tol=NONDETERMINISM)
 
 
 def test_zero_offsets_are_a_plain_convolution() -> None:
@@ -216,29 +215,6 @@ def test_only_the_gradients_asked_for() -> None:
         order = ["input", "offset", "weight", "bias", "mask"]
         torch.testing.assert_close(getattr(leaves, name).grad, wanted[order.index(name)])
         assert all(getattr(leaves, other).grad is None for other in order if other != name)
-
-
-@pytest.mark.parametrize(
-    ("change", "error", "words"),
-    [
-        ({"input": torch.zeros(4, 6, 7)}, ValueError, "input"),
-        ({"weight": torch.zeros(6, 3, 3, 3)}, ValueError, "channels"),
-        ({"offset": torch.zeros(2, 17, 6, 7)}, ValueError, "offset"),
-        ({"offset": torch.zeros(2, 18, 5, 7)}, ValueError, "offset"),
-        ({"mask": torch.zeros(2, 8, 6, 7)}, ValueError, "mask"),
-        ({"bias": torch.zeros(5)}, ValueError, "bias"),
-        ({"stride": (0, 1)}, ValueError, "stride"),
-        ({"padding": (-1, 0)}, ValueError, "padding"),
-        ({"weight": torch.zeros(6, 4, 9, 9)}, ValueError, "offset|kernel"),
-        ({"weight": torch.zeros(6, 4, 3, 3, dtype=torch.float64)}, TypeError, "weight"),
-        ({"offset": torch.zeros(2, 18, 6, 7, dtype=torch.float64)}, TypeError, "offset"),
-        ({"weight": torch.zeros(6, 4, 3, 3, device="meta")}, ValueError, "weight"),
-    ],
-)
-def test_what_does_not_fit_is_refused_in_words(change: dict, error: type, words: str) -> None:
-    case = make_case(dtype=torch.float32)
-    with pytest.raises(error, match=words):
-        deform_conv2d(*(case.__dict__ | change).values())
 
 
 def test_module() -> None:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from fa_detectron.ops import deform_conv2d, deform_conv2d_levels, reference
+from tests.ops.deform_loops import NONDETERMINISM
 
 
 def make_levels(
@@ -73,8 +74,7 @@ def test_gradcheck() -> None:
     def function(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(deform_conv2d_levels(list(tensors[:2]), list(tensors[2:4]), tensors[4], tensors[5]))
 
-    # CUDA adds up the inputs' gradients with atomics, in any order.
-    assert torch.autograd.gradcheck(function, (*features, *raw, weight, bias), nondet_tol=1e-12)
+    assert torch.autograd.gradcheck(function, (*features, *raw, weight, bias), nondet_tol=NONDETERMINISM)
 
 
 def test_a_level_whose_output_is_unused_gets_zeros() -> None:
@@ -103,21 +103,3 @@ def test_batch_of_no_image() -> None:
     outputs, found = run(deform_conv2d_levels, features, raw, weight, bias)
     assert [tuple(out.shape) for out in outputs] == [(0, 20, *feature.shape[2:]) for feature in features]
     assert not found[-1].any() and not found[-2].any()
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"raw": 26}, "27"),
-        ({"levels": 3}, "level"),
-        ({"kernel": 1}, "3, 3"),
-        ({"channels": 35}, "inputs"),
-    ],
-)
-def test_what_does_not_fit_is_refused_in_words(change: dict, words: str) -> None:
-    features, raw, weight, bias = make_levels()
-    raw = [points[:, : change.get("raw", 27)] for points in raw][: change.get("levels", 4)]
-    weight = weight[:, :, : change.get("kernel", 3), : change.get("kernel", 3)]
-    features = [feature[:, : change.get("channels", 36)] for feature in features]
-    with pytest.raises(ValueError, match=words):
-        deform_conv2d_levels(features, raw, weight, bias)
