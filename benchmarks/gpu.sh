@@ -4,22 +4,24 @@
 #
 #   bash benchmarks/gpu.sh                     PYTHON=python3, OUT=output/gpu: logs and tables; SECONDS_IN_ALL=530
 #
-# Every stage has its own time limit and log. One that fails does not stop the later ones; the exit status says so. The
-# extension is built for the visible GPU alone, in place. Without a GPU it is a dry run: CPU operators, tiny sizes.
+# Every stage has its own log, and its own share of the time in all (more for a slow machine). One that fails does not
+# stop the later ones; the exit status says so. The extension is built for the visible GPU alone, in place. Without a
+# GPU it is a dry run: CPU operators, tiny sizes.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python="${PYTHON:-python3}"
 out="${OUT:-output/gpu}"
-end=$((SECONDS + ${SECONDS_IN_ALL:-530}))
+total="${SECONDS_IN_ALL:-530}"
+end=$((SECONDS + total))
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
 : >"$out/summary.txt"
 failed=0
 export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" CI=
 
-# stage NAME SECONDS COMMAND...: at most that many seconds, and not beyond the end.
+# stage NAME SECONDS COMMAND...: at most that many seconds (of 530 in all), and not beyond the end.
 stage() {
-    local name="$1" limit="$2" left=$((end - SECONDS)) begin=$SECONDS status=0
+    local name="$1" limit=$(($2 * total / 530)) left=$((end - SECONDS)) begin=$SECONDS status=0
     shift 2
     if [ "$left" -lt 5 ]; then
         echo "skipped  $name: no time left" | tee -a "$out/summary.txt"
