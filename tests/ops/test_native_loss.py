@@ -1,5 +1,7 @@
 """The native loss against the plain-PyTorch reference: values and gradients."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -102,24 +104,62 @@ def test_bad_numbers_do_not_crash_and_a_nan_shows(place, value):
     assert [torch.isnan(x).item() for x in losses] == [torch.isnan(x).item() for x in expected]
 
 
-@pytest.mark.parametrize("layout", ["channels_last", "expanded", "strided"])
-def test_any_layout(layout):
+def every_second(x):
+    """The same values, each followed in memory by what must not be read."""
+    return torch.stack([x, torch.full_like(x, 77)], dim=-1)[..., 0]
+
+
+@pytest.mark.parametrize("layout", ["channels_last", "transposed", "every second"])
+def test_any_layout_of_the_maps(layout):
     arguments = make_case(counts=(2, 2))
-    expected, _ = evaluate(quality_weighted_loss, arguments)
+    expected = evaluate(quality_weighted_loss, arguments)
     change = {
         "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
-        "expanded": lambda x: x[:1].expand_as(x),
-        "strided": lambda x: torch.stack([x, x], dim=-1)[..., 0],
+        "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+        "every second": every_second,
     }[layout]
-    for group in arguments[:3]:
-        group[:] = [change(x) for x in group]
-    arguments[3] = [change(torch.stack([x, x]))[0] if layout == "strided" else x for x in arguments[3]]
-    if layout == "expanded":
-        assert_agrees(arguments, 1e-9)
-        return
-    found, gradients = evaluate(quality_weighted_loss, arguments)
-    assert all(torch.equal(f, e) for f, e in zip(found, expected))
-    assert all(torch.isfinite(x).all() for x in gradients)
+    arguments[:3] = [[change(x) for x in group] for group in arguments[:3]]
+    found = evaluate(quality_weighted_loss, arguments)
+    assert all(torch.equal(f, e) for f, e in zip(itertools.chain(*found), itertools.chain(*expected)))
+
+
+def test_expanded_maps():
+    arguments = make_case(counts=(2, 2))
+    arguments[:3] = [[x[:1].expand_as(x) for x in group] for group in arguments[:3]]
+    assert_agrees(arguments, 1e-9)
+
+
+@pytest.mark.parametrize("place", [3, 4, 5, 6], ids=["gt_boxes", "gt_classes", "mu", "sigma"])
+def test_any_layout_of_the_boxes_and_priors(place):
+    arguments = make_case(counts=(3, 2))
+    expected = evaluate(quality_weighted_loss, arguments)
+    changed = arguments[place]
+    arguments[place] = [every_second(x) for x in changed] if place < 5 else every_second(changed)
+    found = evaluate(quality_weighted_loss, arguments)
+    assert all(torch.equal(f, e) for f, e in zip(itertools.chain(*found), itertools.chain(*expected)))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_classes_of_any_integer_dtype(dtype):
+    arguments = make_case(counts=(3, 2))
+    expected = quality_weighted_loss(*arguments)
+    arguments[4] = [x.to(dtype) for x in arguments[4]]
+    assert quality_weighted_loss(*arguments) == expected
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5, 0.3, 1 / 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_location_on_the_edge_is_outside(offset, dtype):
+    """Every pair of edges that lie on a location, on its coordinate as it is rounded."""
+    arguments = make_case(((5, 40),), (12,), counts=(1,), classes=1, dtype=dtype)
+    place = ((torch.arange(40, dtype=dtype) + offset) * 12).tolist()
+    spans = [(low, high) for low in place for high in place if low < high]
+    arguments[3] = [torch.tensor([[x1, -1.0, x2, 25.0] for x1, x2 in spans], dtype=dtype)]
+    arguments[4] = [torch.zeros(len(spans), dtype=torch.int64)]
+    statistics, *_ = torch.ops.fa_detectron.quality_statistics(*arguments[:7], [12.0], offset, True, True, 5.0, "giou")
+    rows = sum(-1 < (i + offset) * 12 < 25 for i in range(5))
+    inside = [place.index(x2) - place.index(x1) - 1 for x1, x2 in spans]
+    assert statistics[:, 4].tolist() == [rows * count for count in inside]
 
 
 @pytest.mark.parametrize("method", METHODS)

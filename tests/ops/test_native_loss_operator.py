@@ -103,6 +103,19 @@ def test_a_second_backward_gives_the_same_gradients(scale):
     assert all(torch.equal(a, b) for a, b in zip(first, third))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_any_layout_of_divisors_and_upstream_gradient(dtype):
+    """The sum of the losses sends the same number back to all three, with a stride of 0."""
+    _, for_loss = operator_arguments(make_case(dtype=dtype))
+    leaves = [x.requires_grad_() for levels in for_loss[:3] for x in levels]
+    loss = torch.ops.fa_detectron.quality_loss
+    expected = torch.autograd.grad(loss(*for_loss), leaves, torch.ones(3, dtype=dtype))
+    divisors = torch.stack([for_loss[9], torch.full((2,), 77.0, dtype=torch.float64)], dim=1)[:, 0]
+    losses = loss(*for_loss[:9], divisors, *for_loss[10:])
+    assert torch.equal(losses, loss(*for_loss))
+    assert all(torch.equal(f, e) for f, e in zip(torch.autograd.grad(losses.sum(), leaves), expected))
+
+
 def test_the_operator_refuses_wrong_classes_and_shapes():
     arguments = make_case()
     for_statistics, for_loss = operator_arguments(arguments)

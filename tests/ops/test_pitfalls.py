@@ -173,6 +173,33 @@ def test_the_negative_log_stops_at_100() -> None:
     assert all(torch.isfinite(x).all() for x in found)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.5, 2.0])
+@pytest.mark.parametrize("logit", [-1.0, -5.0, -12.0, -18.0, -30.0])
+def test_the_logarithm_of_nearly_1_keeps_its_digits(logit: float, gamma: float) -> None:
+    """1 - n is 1 for what is below 6e-8: its logarithm would be 0, and 1% wrong long before."""
+    maps = [[torch.full((1, 3, 4, 5), logit)], [torch.ones(1, 4, 4, 5)], [torch.full((1, 1, 4, 5), 40.0)]]
+    truth = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
+    options = {"focal_gamma": gamma, "normalizers": (1.0, 1.0)}
+    loss = quality_weighted_loss(*maps, *truth, torch.zeros(3, 2), torch.ones(3, 2), (8,), **options)["loss_neg"]
+    n = 1 / (1 + math.exp(-logit))
+    assert loss.item() == pytest.approx(0.75 * 60 * n**gamma * -math.log1p(-n), rel=2e-6)
+
+
+@native_only
+@pytest.mark.parametrize("size", [(1, 4000, 1, 1), (1, 1, 2000, 1024)], ids=["classes", "locations"])
+def test_many_small_terms_count_beside_a_large_one(size: tuple[int, int, int, int]) -> None:
+    """A float32 that holds 100 has no room for 3e-6 more."""
+    n = (3e-6 / (1 if size[1] > 1 else size[3])) ** (1 / 3)  # the focal term is about n**3, a class or a row 3e-6
+    cls = torch.full(size, math.log(n / (1 - n)))
+    cls.view(-1)[0] = 200.0
+    maps = [[cls], [torch.ones(1, 4, *size[2:])], [torch.full((1, 1, *size[2:]), 40.0)]]
+    truth = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.int64)]
+    priors = torch.zeros(size[1], 2), torch.ones(size[1], 2)
+    loss = quality_weighted_loss(*maps, *truth, *priors, (8,), normalizers=(1.0, 1.0))["loss_neg"]
+    expected = 0.75 * (100 + (cls.numel() - 1) * n**2 * -math.log1p(-n))
+    assert loss.item() == pytest.approx(expected, rel=5e-6)
+
+
 def test_an_empty_bag_costs_100_and_pulls_nothing() -> None:
     losses, found = evaluate(bare_maps(-200.0), [1.0, 1.0, 2.0, 2.0])  # between the locations
     assert losses["loss_pos"].item() == pytest.approx(0.25 * 100)
@@ -187,10 +214,11 @@ def test_a_bag_of_probability_0_costs_100() -> None:
     assert all(torch.isfinite(x).all() for x in found)
 
 
-def test_far_from_the_centre_the_roots_clamp_lets_no_gradient_through() -> None:
+@pytest.mark.parametrize("mu", [8.0, 50.0], ids=["below 1e-12", "zero"])
+def test_far_from_the_centre_the_roots_clamp_lets_no_gradient_through(mu: float) -> None:
     """Gaussians below 1e-12: the prior term is its floor's, and mu and sigma feel nothing of it."""
     maps = bare_maps(-200.0)  # no positive gradient either
-    leaves = [torch.full((1, 2), 50.0).requires_grad_(), torch.ones(1, 2).requires_grad_()]
+    leaves = [torch.tensor([[mu, 0.0]]).requires_grad_(), torch.ones(1, 2).requires_grad_()]
     box, label = [torch.tensor([[-4.0, -4.0, 12.0, 12.0]])], [torch.tensor([0])]
     losses = quality_weighted_loss(*maps, box, label, *leaves, (8,), normalizers=(1.0, 1.0))
     assert losses["loss_norm"].item() == pytest.approx(0.75 / (4 * math.sqrt(1e-12) + 1e-6), rel=1e-5)
