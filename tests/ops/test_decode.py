@@ -108,3 +108,9 @@ def test_bad_arguments_are_named():
         decode_detections(cls, box, [obj[0], obj[1][:1]], STRIDES)
     with pytest.raises(ValueError, match="must not be negative"):
         decode_detections(cls, box, obj, STRIDES, topk=-1)
+    with pytest.raises(ValueError, match="must not be negative"):
+        decode_detections(cls, box, obj, STRIDES, max_detections=-1)
+    with pytest.raises(ValueError, match=r"box_ltrb\[0\] is on meta, cls_logits\[0\] on cpu"):
+        decode_detections(cls, [box[0].to("meta"), box[1]], obj, STRIDES)
+    with pytest.raises(ValueError, match=r"cls_logits\[1\] must be a float tensor"):
+        decode_detections([cls[0], cls[1].long()], box, obj, STRIDES)
