@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The CPU operators with the address and undefined-behaviour sanitizers, and the operators' tests on them, once at each
-# instruction set. Everything is built and run in a copy of the project, build/sanitize: the usual extension stays.
+# instruction set: among them that no float becomes an integer before its range is known. Everything is built and run in
+# a copy of the project, build/sanitize: the usual extension stays.
 #
 #   tools/sanitize.sh [PYTHON [PYTEST ARGUMENTS...]]      LEVELS=best: the processor's best instruction set alone
 set -euo pipefail
@@ -31,7 +32,7 @@ done
 cp pyproject.toml build/sanitize/
 [ ! -d ../shared ] || ln -sfn "$PWD/../shared" build/shared
 cd build/sanitize
-FA_CUDA=0 FA_SANITIZE=address,undefined "$python" csrc/build.py
+FA_CUDA=0 FA_SANITIZE=address,undefined,float-cast-overflow "$python" csrc/build.py
 
 rm -f report.*
 status=0

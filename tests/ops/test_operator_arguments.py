@@ -105,7 +105,7 @@ def test_loss(change: Change, words: str, with_autograd: bool) -> None:
     if with_autograd:
         refuse(OPS.quality_loss, arguments, change, words)
     else:
-        refuse(OPS.quality_loss_forward, (*arguments, True), change, words)
+        refuse(OPS.quality_loss_forward, (*arguments, False), change, words)
 
 
 @pytest.mark.parametrize(
