@@ -203,6 +203,24 @@ def test_half_precision_sums_in_float32(dtype: torch.dtype, points: str) -> None
         torch.testing.assert_close(mine.float(), theirs, rtol=4 * eps, atol=4 * eps * theirs.abs().max().item())
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_coordinates_in_float32(dtype: torch.dtype) -> None:
+    case = make_case(c=40, size=(3, 300), dtype=torch.float32).leaves()
+    with torch.autocast("cpu", dtype):
+        output = deform_conv2d(*case.arguments())
+    assert output.dtype == dtype
+    # The same with the features rounded and the coordinates left alone.
+    rounded = make_case(c=40, size=(3, 300), dtype=torch.float32)
+    for name in ("input", "weight", "bias"):
+        setattr(rounded, name, getattr(rounded, name).to(dtype).float())
+    expected = deform_conv2d(*rounded.arguments())
+    eps = torch.finfo(dtype).eps
+    # On CUDA the samples are rounded to the half type before they are multiplied.
+    torch.testing.assert_close(output.float(), expected, rtol=eps, atol=eps * expected.std().item())
+    output.float().sum().backward()
+    assert all(tensor.grad.dtype == torch.float32 for tensor in case.tensors())
+
+
 def test_only_the_gradients_asked_for() -> None:
     case = make_case()
     for name in ("input", "offset", "weight", "bias", "mask"):

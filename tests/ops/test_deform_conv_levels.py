@@ -98,6 +98,24 @@ def test_some_levels_without_gradient() -> None:
     torch.testing.assert_close(raw[1].grad, wanted[5])
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_keeps_offsets_in_float32(dtype: torch.dtype) -> None:
+    features, raw, weight, bias = make_levels(sizes=((3, 300), (2, 3)), dtype=torch.float32)
+    with torch.autocast("cpu", dtype):
+        outputs = deform_conv2d_levels(features, raw, weight, bias)
+        of_half_offsets = deform_conv2d_levels(features, [points.to(dtype) for points in raw], weight, bias)
+    # The same with the features rounded and the offsets left alone.
+    rounded = [x.detach().to(dtype).float() for x in features], [x.detach() for x in raw]
+    expected = deform_conv2d_levels(*rounded, *(x.detach().to(dtype).float() for x in (weight, bias)))
+    eps = torch.finfo(dtype).eps
+    for output, wanted in zip(outputs, expected, strict=True):
+        assert output.dtype == dtype
+        torch.testing.assert_close(output.float(), wanted, rtol=eps, atol=eps * wanted.std().item())
+    assert all(output.dtype == dtype for output in of_half_offsets)
+    sum(output.float().sum() for output in outputs).backward()
+    assert all(x.grad.dtype == torch.float32 for x in (*features, *raw, weight, bias))
+
+
 def test_batch_of_no_image() -> None:
     features, raw, weight, bias = make_levels(n=0)
     outputs, found = run(deform_conv2d_levels, features, raw, weight, bias)

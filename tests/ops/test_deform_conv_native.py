@@ -130,34 +130,6 @@ def test_an_unknown_instruction_set_is_refused_in_words() -> None:
     assert run.returncode != 0 and "FA_CPU_CAPABILITY=avx10 is not one of" in run.stderr
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_keeps_coordinates_in_float32(dtype: torch.dtype) -> None:
-    case = make_case(c=40, size=(3, 300), dtype=torch.float32).leaves()
-    with torch.autocast("cpu", dtype):
-        output = deform_conv2d(*case.arguments())
-    assert output.dtype == dtype
-    # The same with the features rounded and the coordinates left alone.
-    rounded = make_case(c=40, size=(3, 300), dtype=torch.float32)
-    for name in ("input", "weight", "bias"):
-        setattr(rounded, name, getattr(rounded, name).to(dtype).float())
-    expected = deform_conv2d(*rounded.arguments())
-    eps = torch.finfo(dtype).eps
-    # On CUDA the samples are rounded to the half type before they are multiplied.
-    torch.testing.assert_close(output.float(), expected, rtol=eps, atol=eps * expected.std().item())
-    output.float().sum().backward()
-    assert all(tensor.grad.dtype == torch.float32 for tensor in case.tensors())
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_levels(dtype: torch.dtype) -> None:
-    features, raw, weight, bias = make_levels(dtype=torch.float32)
-    with torch.autocast("cpu", dtype):
-        outputs = deform_conv2d_levels(features, [points.to(dtype) for points in raw], weight, bias)
-    assert all(output.dtype == dtype for output in outputs)
-    sum(output.float().sum() for output in outputs).backward()
-    assert weight.grad.dtype == torch.float32
-
-
 def test_channels_last_stays_channels_last() -> None:
     case = make_case(c=36, o=8)
     case.input = case.input.contiguous(memory_format=torch.channels_last).requires_grad_()
@@ -204,14 +176,14 @@ def test_second_derivative_and_vmap_are_refused_in_words() -> None:
     (first,) = torch.autograd.grad(deform_conv2d(*case.arguments()).square().sum(), case.weight, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative"):
         torch.autograd.grad(first.sum(), case.weight)
-    with pytest.raises(RuntimeError, match="vmap"):
-        torch.vmap(lambda input: deform_conv2d(input, *make_case().arguments()[1:]))(case.input[None])
+    with pytest.raises(RuntimeError, match=r"does not work under torch\.vmap"):
+        torch.vmap(lambda input: deform_conv2d(input, *case.arguments()[1:]))(case.input[None])
     features, raw, weight, bias = make_levels()
     loss = deform_conv2d_levels(features, raw, weight, bias)[0].square().sum()
     (first,) = torch.autograd.grad(loss, weight, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative"):
         torch.autograd.grad(first.sum(), weight)
-    with pytest.raises(RuntimeError, match="vmap"):
+    with pytest.raises(RuntimeError, match=r"does not work under torch\.vmap"):
         torch.vmap(lambda kernel: deform_conv2d_levels(features, raw, kernel, bias)[0])(weight[None])
 
 

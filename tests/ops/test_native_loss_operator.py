@@ -78,8 +78,11 @@ def test_autocast_computes_in_float32(dtype):
         direct = torch.ops.fa_detectron.quality_statistics(
             *half, *arguments[3:7], [8.0, 16.0], 0.0, True, True, 5.0, "giou"
         )
+        _, for_loss = operator_arguments([*half, *arguments[3:]])
+        losses = torch.ops.fa_detectron.quality_loss(*for_loss)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert direct[1].dtype == torch.float32
+    assert losses.dtype == torch.float32 and torch.equal(losses[2], expected["loss_norm"])  # without a divisor
 
 
 def test_a_second_derivative_is_refused_in_words():
