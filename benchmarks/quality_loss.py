@@ -8,6 +8,7 @@ from common import interleave, parse_arguments, peak_extra_memory, ratio, report
 from eager_loss import eager_loss
 
 from fa_detectron.ops import quality_weighted_loss
+from fa_detectron.ops.reference.grid import level_locations
 
 STRIDES = (8, 16, 32, 64, 128)
 
@@ -32,6 +33,17 @@ def make_inputs(num_boxes: int, images: int, height: int, width: int, classes: i
     mu, sigma = torch.zeros(len(STRIDES), classes, 2), torch.ones(len(STRIDES), classes, 2)
     leaves = [[x.to(device).requires_grad_() for x in group] for group in (*maps, [mu, sigma])]
     return [*leaves[:3], boxes, labels, *leaves[3], STRIDES]
+
+
+def count_pairs(inputs: list) -> int:
+    """Pairs of a box and a location inside it, which is what the loss's time may grow with."""
+    count = 0
+    for scores, stride in zip(inputs[0], STRIDES, strict=True):
+        locations = level_locations(*scores.shape[2:], stride, 0.0, scores)  # (A, 2)
+        for boxes in inputs[3]:
+            inside = (locations[:, None] > boxes[:, :2]) & (locations[:, None] < boxes[:, 2:])  # (A, G, 2)
+            count += int(inside.all(dim=2).sum())
+    return count
 
 
 def step(function, inputs: list) -> tuple:
@@ -64,7 +76,7 @@ def main() -> None:
         del found, expected
         cases = {name: (lambda f=f, x=inputs: step(f, x)) for name, f in functions.items()}
         times = interleave(cases, arguments.repeats)
-        row = {"boxes an image": boxes, "native ms": summarize(times["native"])}
+        row = {"boxes an image": boxes, "pairs inside": count_pairs(inputs), "native ms": summarize(times["native"])}
         for name in functions:
             if name != "native":
                 row[f"{name} ms"] = summarize(times[name])
