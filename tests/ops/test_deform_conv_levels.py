@@ -109,8 +109,8 @@ def test_autocast_keeps_offsets_in_float32(dtype: torch.dtype) -> None:
     expected = deform_conv2d_levels(*rounded, *(x.detach().to(dtype).float() for x in (weight, bias)))
     eps = torch.finfo(dtype).eps
     for output, wanted in zip(outputs, expected, strict=True):
-        assert output.dtype == dtype
-        torch.testing.assert_close(output.float(), wanted, rtol=eps, atol=eps * wanted.std().item())
+        assert output.dtype == dtype  # the CUDA kernels round the samples, too
+        torch.testing.assert_close(output.float(), wanted, rtol=eps, atol=2 * eps * wanted.std().item())
     assert all(output.dtype == dtype for output in of_half_offsets)
     sum(output.float().sum() for output in outputs).backward()
     assert all(x.grad.dtype == torch.float32 for x in (*features, *raw, weight, bias))
