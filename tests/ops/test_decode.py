@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torchvision
 
 from fa_detectron.ops import decode_detections
 
@@ -82,6 +83,47 @@ def test_equal_scores_keep_the_order_of_levels_and_cells():
     boxes, _, classes = decode_detections(*maps, (8, 32), nms_threshold=1.0)[0]
     assert classes.tolist() == [0, 1, 0, 1, 0]
     assert boxes[:, 0].tolist() == [-1, -1, 7, 7, -1]
+
+
+def test_a_score_at_the_threshold_is_none_above_it():
+    maps = ([torch.tensor([[[[0.0, 0.1]]]])], [torch.zeros(1, 4, 1, 2)], [torch.zeros(1, 1, 1, 2)])
+    ((boxes, scores, _),) = decode_detections(*maps, (8,), score_threshold=0.25)
+    assert boxes[:, 0].tolist() == [8] and scores.item() > 0.25
+
+
+def pairs_of_boxes(low, high, label=0, classes=1):
+    """Two boxes an image, of one class: the cell at x = 0 has the better one; (P, 4) xyxy pixels each."""
+    n = len(low)
+    cls = torch.full((n, classes, 1, 2), -20.0)
+    cls[:, label] = torch.tensor([4.0, 3.0])
+    place = torch.tensor([8.0, 0.0, 8.0, 0.0])
+    box = torch.stack([low, high - place], dim=2) * torch.tensor([-1.0, -1, 1, 1])[:, None]  # (P, 4, 2) ltrb
+    return [cls], [box.unsqueeze(2)], [torch.full((n, 1, 1, 2), 4.0)]
+
+
+@pytest.mark.parametrize(
+    "threshold, shift, kept", [(0.6, 1.0, 1), (0.5, 4 / 3, 2), (1 / 3, 2.0, 1), (1.0, 0.0, 2), (0.0, 4.0, 2)]
+)
+def test_an_overlap_at_the_threshold_is_decided_as_torchvision_does(threshold, shift, kept):
+    """The float32 of 12 / 20 is above 0.6, that of 8 / 24 above 1 / 3; what is no more than the threshold stays."""
+    low = torch.tensor([[0.0, 0.0, 4.0, 4.0]])
+    high = low + torch.tensor([0.0, shift, 0.0, shift])
+    (found,) = decode_detections(*pairs_of_boxes(low, high), (8,), nms_threshold=threshold)
+    assert len(torchvision.ops.nms(torch.cat([low, high]), torch.tensor([2.0, 1.0]), threshold)) == kept
+    assert len(found[1]) == kept
+
+
+def test_suppression_does_not_depend_on_the_class():
+    """Boxes moved apart class by class, for one call of NMS, would round the IoU of the last class."""
+    generator = torch.Generator().manual_seed(0)
+    low = torch.rand(500, 4, generator=generator) * 8 + torch.tensor([0.0, 0.0, 90.0, 90.0])
+    # Down by a quarter of the height is an IoU of 3 / 5; a thousandth of a pixel more or less decides.
+    by = (low[:, 3] - low[:, 1]) / 4 + (torch.rand(500, generator=generator) - 0.5) * 2e-3
+    high = low + torch.stack([torch.zeros(500), by, torch.zeros(500), by], dim=1)
+    first = decode_detections(*pairs_of_boxes(low, high, 0, 80), (8,))
+    last = decode_detections(*pairs_of_boxes(low, high, 79, 80), (8,))
+    counts = [len(scores) for _, scores, _ in first]
+    assert counts == [len(scores) for _, scores, _ in last] and {*counts} == {1, 2}
 
 
 @pytest.mark.parametrize("n, level", [(0, -9.0), (2, -9.0)], ids=["no image", "nothing found"])

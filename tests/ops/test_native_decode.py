@@ -82,6 +82,26 @@ def test_thousands_of_detections():
     assert len(decode_detections(*maps, (8,), topk=1600, max_detections=2000)[0][0]) == 1600
 
 
+def crowded_scores(count, seed=0):
+    """One row of cells of one class, (1, 1, 1, count) class and objectness logits, all scores within 1e-5 of 0.05."""
+    generator = torch.Generator().manual_seed(seed)
+    obj = torch.rand(1, 1, 1, count, generator=generator, dtype=torch.float64) * 6 - 2.5
+    score = 0.05 * (1 + 1e-5 * (torch.rand(1, 1, 1, count, generator=generator, dtype=torch.float64) - 0.5))
+    return torch.logit(score / obj.sigmoid()).float(), obj.float()
+
+
+@pytest.mark.parametrize("topk", [700, 5000])
+def test_scores_are_rounded_once_and_none_is_lost(topk):
+    """By threshold or rank: the bounds on the logits that spare most sigmoids are a little too low, never too high."""
+    cls, obj = crowded_scores(5000)
+    exact = (cls.double().sigmoid().float() * obj.double().sigmoid().float()).flatten()
+    order = exact.sort(descending=True, stable=True).indices
+    expected = exact[order][exact[order] > 0.05][:topk]
+    no_extent = torch.zeros(1, 4, 1, 5000)  # suppresses nobody
+    ((_, scores, _),) = decode_detections([cls], [no_extent], [obj], (8,), topk=topk, max_detections=5000)
+    assert 0 < len(expected) < 5000 and torch.equal(scores, expected)
+
+
 def test_any_layout():
     maps = make_maps(dtype=torch.float64)
     expected = decode_detections(*maps, (8, 16))
