@@ -105,6 +105,16 @@ def test_another_device(name: str) -> None:
 
 
 @native_only
+@pytest.mark.parametrize("place", range(3), ids=["stride", "padding", "dilation"])
+@pytest.mark.parametrize("numbers", [[], [1, 1, 1]])
+def test_the_operator_takes_two_numbers_each(place: int, numbers: list[int]) -> None:
+    case = make_case(dtype=torch.float32)
+    sizes = [numbers if index == place else [1, 1] for index in range(3)]
+    with pytest.raises(ValueError, match="stride, padding and dilation need two numbers each"):
+        OPS.deform_conv2d(case.input, case.weight, case.offset, case.mask, case.bias, *sizes)
+
+
+@native_only
 def test_a_map_of_more_pixels_than_its_index_holds() -> None:
     """Of one element that is read again and again, so that it takes no memory."""
     input, offset = (torch.zeros(1, c, 1, 1).expand(1, c, 2**15, 2**15 + 1) for c in (1, 2))

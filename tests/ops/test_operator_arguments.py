@@ -41,6 +41,7 @@ MAPS = [
     ({"obj_logits": lambda x: x[:1]}, "need one entry a level, got 2, 2, 1 and 2"),
     ({"strides": lambda x: x[:1]}, "need one entry a level, got 2, 2, 2 and 1"),
     ({"cls_logits": first(lambda x: x[0])}, r"cls_logits\[0\] must be \(N, K, H, W\)"),
+    ({"cls_logits": first(Tensor.flatten)}, r"cls_logits\[0\] must be \(N, K, H, W\)"),
     ({"cls_logits": lambda x: [x[0], x[1][0]]}, r"cls_logits\[1\] must be \(N, K, H, W\)"),
     ({"cls_logits": lambda x: [x[0], x[1][:1]]}, r"cls_logits\[1\] must be \(2,"),
     ({"cls_logits": lambda x: [x[0], x[1][:, :2]]}, r"cls_logits\[1\] must be \(2,"),

@@ -148,7 +148,8 @@ def test_a_nan_coordinate_shows_in_the_gradients_that_it_enters(axis: int) -> No
 def test_numbers_that_no_index_holds_are_refused(place: str, value: int) -> None:
     case = make_case(dtype=torch.float32)
     setattr(case, place, (1, value))
-    with pytest.raises(ValueError, match="deform_conv2d"):
+    words = f"{place} may be at most" if native.loaded() else "deform_conv2d"  # Python's own have no end
+    with pytest.raises(ValueError, match=words):
         deform_conv2d(*case.arguments())
 
 
