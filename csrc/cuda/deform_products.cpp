@@ -2,6 +2,7 @@
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>
+#include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
 
 namespace fa::deform::cuda {
@@ -21,10 +22,10 @@ Tensor packed_weight(const Tensor& weight, int64_t groups) {
 }
 
 Tensor unpacked_weight(const Tensor& packed, const Tensor& like) {
-  return packed.view({like.size(0), like.size(2), like.size(3), like.size(1)})
-      .permute({0, 3, 1, 2})
-      .to(like.scalar_type())
-      .contiguous();
+  // Not .contiguous(): of a single input channel that would keep the strides of the permutation.
+  return at::empty(like.sizes(), like.options())
+      .copy_(packed.view({like.size(0), like.size(2), like.size(3), like.size(1)})
+                 .permute({0, 3, 1, 2}));
 }
 
 void multiply_columns(const Tensor& columns, const Tensor& weight, const Tensor& bias,
