@@ -42,7 +42,8 @@ def output_shape(
     if input.dtype not in _DTYPES:
         raise TypeError(f"deform_conv2d: input must be float32, float64, float16 or bfloat16, got {input.dtype}")
     for name, tensor, sizes in (("input", input, input.shape[1:]), ("weight", weight, weight.shape)):  # N may be 0
-        _require(min(sizes) > 0, f"{name} has no element in {tuple(tensor.shape)}")
+        # Not their minimum: a traced graph would be tied to which one it is.
+        _require(all(side > 0 for side in sizes), f"{name} has no element in {tuple(tensor.shape)}")
     coordinate = torch.float64 if input.dtype == torch.float64 else torch.float32
     for name, tensor in (("weight", weight), ("bias", bias), ("offset", offset), ("mask", mask)):
         if tensor is None:
@@ -63,7 +64,7 @@ def output_shape(
         f"offset has {offset.shape[1]} channels; {2 * taps} times a divisor of {c} are needed",
     )
     size = [(input.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in (0, 1)]
-    _require(min(size) > 0, f"the kernel is larger than the padded input {tuple(input.shape)}")
+    _require(all(side > 0 for side in size), f"the kernel is larger than the padded input {tuple(input.shape)}")
     expected = {
         "offset": (offset, (n, 2 * d * taps, *size)),
         "mask": (mask, (n, d * taps, *size)),

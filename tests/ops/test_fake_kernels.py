@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from fa_detectron.ops import native
+from fa_detectron.ops import DeformConv2d, deform_conv2d_levels, native
 from tests.ops import loss_cases, test_native_decode
 from tests.ops.deform_loops import make_case
 from tests.ops.test_deform_conv import KINDS, channels_last, strided, transposed
@@ -97,3 +97,31 @@ def test_the_loss_and_decoding(layout: str) -> None:
     maps = [[LAYOUTS[layout](x) for x in group] for group in test_native_decode.make_maps()]
     for topk, most in ((1000, 100), (10, 100), (0, 100), (1000, 0)):
         assert_the_fake_is_like_the_real(OPS.decode_detections, (*maps, [8.0, 16.0], 0.0, 0.05, topk, 0.6, most))
+
+
+def test_an_exported_graph_takes_any_size() -> None:
+    """What the fake kernels ask of the sizes must not tie the graph to landscapes, or to maps with more rows than channels."""
+    sides = {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
+    module = DeformConv2d(8, 6, 3, padding=1)
+
+    def maps(*size: int) -> tuple[Tensor, ...]:
+        n, height, width = size
+        return tuple(torch.randn(n, channels, height, width) for channels in (8, 18, 9))
+
+    graph = torch.export.export(module, maps(2, 5, 9), dynamic_shapes=(sides,) * 3).module()
+    for size in ((2, 5, 9), (3, 20, 4), (2, 2, 2)):
+        arguments = maps(*size)
+        torch.testing.assert_close(graph(*arguments), module(*arguments))
+
+    class Levels(torch.nn.Module):
+        def forward(self, feature: Tensor, raw: Tensor) -> Tensor:
+            return deform_conv2d_levels([feature], [raw], module.weight.detach(), module.bias.detach())[0]
+
+    def level(*size: int) -> tuple[Tensor, ...]:
+        feature, *raw = maps(*size)
+        return feature, torch.cat(raw, dim=1)
+
+    graph = torch.export.export(Levels(), level(2, 5, 9), dynamic_shapes=(sides,) * 2).module()
+    for size in ((3, 20, 4), (2, 2, 2)):
+        arguments = level(*size)
+        torch.testing.assert_close(graph(*arguments), Levels()(*arguments))
