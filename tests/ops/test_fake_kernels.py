@@ -100,7 +100,7 @@ def test_the_loss_and_decoding(layout: str) -> None:
 
 
 def test_an_exported_graph_takes_any_size() -> None:
-    """What the fake kernels ask of the sizes must not tie the graph to landscapes, or to maps with more rows than channels."""
+    """What the fake kernels ask of the sizes ties the graph neither to landscapes nor to few rows and columns."""
     sides = {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
     module = DeformConv2d(8, 6, 3, padding=1)
 
