@@ -218,6 +218,17 @@ bool sum() {
   return total == (kAtomic ? 8 * 64 : 8 * 8);
 }
 
+// The same thread of every block.
+__global__ void blocks_kernel(int* sum) {
+  if (threadIdx.x == 0) *sum += 1;
+}
+
+bool blocks(int threads) {
+  int total = 0;
+  blocks_kernel<<<3, threads, 0, stream()>>>(&total);
+  return total == 3;
+}
+
 __global__ void indices_kernel(int* to) {
   const int block = (blockIdx.z * gridDim.y + blockIdx.y) * gridDim.x + blockIdx.x;
   const int thread = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
@@ -279,6 +290,8 @@ int main(int, char** arguments) {
       {"beyond shared", [] { return beyond_shared(1); }},
       {"atomic sum", sum<true>},
       {"sum without atomics", sum<false>},
+      {"a sum of blocks", [] { return blocks(32); }},
+      {"a sum of blocks of one thread", [] { return blocks(1); }},
       {"indices", indices},
       {"no blocks", [] { return launched(0, 1, 0, stream()); }},
       {"too many blocks", [] { return launched(dim3(1, 65536), 1, 0, stream()); }},

@@ -104,6 +104,18 @@ struct Order {
   }
 };
 
+// More fibers than threads: the thread sanitizer takes what one fiber does to be in order, and a
+// thread of the next block is another one.
+constexpr int kSpareFibers = 64;
+
+std::vector<int> choose_fibers() {
+  static std::mt19937 random{1};
+  std::vector<int> fibers(thread_count + kSpareFibers);
+  std::iota(fibers.begin(), fibers.end(), 0);
+  std::shuffle(fibers.begin(), fibers.end(), random);
+  return fibers;
+}
+
 // One round; whether any thread ran.
 FA_UNSEEN bool run_round(const std::vector<int>& order, const std::vector<int>& fiber_of) {
   bool ran = false;
@@ -141,7 +153,7 @@ FA_UNSEEN void begin_block(int block, size_t shared_bytes) {
 void run_block(const char* kernel, int block, size_t shared_bytes, Order* order) {
   begin_block(block, shared_bytes);
   std::vector<int> turns = order->first(thread_count);
-  const std::vector<int> fiber_of = order->first(thread_count);
+  const std::vector<int> fiber_of = choose_fibers();
   while (!all_left()) {
     const bool ran = run_round(turns, fiber_of);
     bool released = ran;
@@ -174,7 +186,7 @@ void run_blocks(const Configuration& configuration, const char* kernel, void (*t
   const uint64_t blocks = uint64_t{gridDim.x} * gridDim.y * gridDim.z;
   TORCH_CHECK(blocks < 1 << 24, "emulated CUDA, ", kernel, ": ", blocks, " blocks take too long");
   for (const int block : order.first(int(blocks))) {
-    make_fibers(thread_count, run_thread);
+    make_fibers(thread_count + kSpareFibers, run_thread);
     run_block(kernel, block, configuration.shared_bytes, &order);
   }
   acquire_order(&launch_ends);
