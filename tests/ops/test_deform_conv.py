@@ -149,42 +149,6 @@ def test_nothing_outside_the_map_is_read() -> None:
     assert torch.equal(deform_conv2d(*case.arguments()), expected)
 
 
-def strided(tensor: Tensor) -> Tensor:
-    return tensor.new_empty(*tensor.shape[:3], 2 * tensor.shape[3])[..., ::2].copy_(tensor)
-
-
-def channels_last(tensor: Tensor) -> Tensor:
-    return tensor.contiguous(memory_format=torch.channels_last)
-
-
-def transposed(tensor: Tensor) -> Tensor:
-    return tensor.transpose(2, 3).contiguous().transpose(2, 3)
-
-
-@pytest.mark.parametrize("layout", [channels_last, strided, transposed])
-def test_layouts(layout) -> None:
-    case = make_case(c=36)
-    expected, wanted = gradients(deform_conv2d, case)
-
-    def laid_out(input, offset, weight, bias, stride, padding, dilation, mask):
-        input, offset, weight, mask = map(layout, (input, offset, weight, mask))
-        bias = torch.stack([bias, bias + 77], dim=1)[:, 0]  # every second value in memory
-        return deform_conv2d(input, offset, weight, bias, stride, padding, dilation, mask)
-
-    output, found = gradients(laid_out, case)
-    assert torch.equal(output, expected)
-    for mine, theirs in zip(found, wanted, strict=True):
-        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-12)
-
-
-def test_an_expanded_batch_is_read_with_its_stride() -> None:
-    case = make_case(n=1)
-    once = deform_conv2d(*case.arguments())
-    for name in ("input", "offset", "mask"):
-        setattr(case, name, getattr(case, name).expand(3, -1, -1, -1))
-    assert torch.equal(deform_conv2d(*case.arguments()), once.expand(3, -1, -1, -1))
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("points", ["half", "float32"])
 def test_half_precision_sums_in_float32(dtype: torch.dtype, points: str) -> None:

@@ -9,7 +9,8 @@ import torchvision
 
 from fa_detectron.ops import deform_conv2d, deform_conv2d_levels, native
 from tests.ops.deform_loops import Case, make_case
-from tests.ops.test_deform_conv import KINDS, channels_last, gradients, strided, transposed
+from tests.ops.test_deform_conv import KINDS, gradients
+from tests.ops.test_deform_conv_layouts import LAYOUTS, channels_last
 from tests.ops.test_deform_conv_levels import make_levels, run
 
 # PyTorch asks for this in the deterministic mode; it is read at the first product.
@@ -77,7 +78,7 @@ def test_half_precision_sums_in_float32(dtype: torch.dtype) -> None:
         torch.testing.assert_close(mine.float(), theirs, rtol=4 * eps, atol=4 * eps * theirs.abs().max().item())
 
 
-@pytest.mark.parametrize("layout", [strided, channels_last, transposed])
+@pytest.mark.parametrize("layout", LAYOUTS)
 def test_layouts(layout) -> None:
     case = on(make_case(c=36), "cuda")
     expected, wanted = gradients(deform_conv2d, case)

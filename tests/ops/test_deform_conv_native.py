@@ -3,11 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 import torch
-import torchvision
 
 from fa_detectron.ops import deform_conv2d, deform_conv2d_levels, native
 from tests.ops.deform_loops import make_case
@@ -108,7 +107,7 @@ def test_one_and_two_threads_agree_bitwise_off_the_fast_path(kind: str) -> None:
 
 @pytest.mark.parametrize("capability", AVAILABLE)
 def test_every_instruction_set_passes_the_tests(capability: str) -> None:
-    files = ["tests/ops/test_deform_conv.py", "tests/ops/test_deform_conv_levels.py"]
+    files = [f"tests/ops/test_deform_conv{part}.py" for part in ("", "_layouts", "_levels")]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files],
         env=os.environ | {"FA_CPU_CAPABILITY": capability, "CI": "", "OMP_NUM_THREADS": "1"},
@@ -137,38 +136,6 @@ def test_channels_last_stays_channels_last() -> None:
     assert output.is_contiguous(memory_format=torch.channels_last)
     (grad,) = torch.autograd.grad(output.sum(), case.input)
     assert grad.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.fixture
-def deterministic_mode() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
-@pytest.mark.usefixtures("deterministic_mode")
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("kind", ["fast", "groups", "offset groups across channel blocks", "no mask"])
-def test_deterministic_mode_has_the_same_gradients_and_the_same_bits_again(kind: str, dtype: torch.dtype) -> None:
-    case = make_case(**KINDS[kind]).to(dtype)
-    _, found = gradients(deform_conv2d, case)
-    _, again = gradients(deform_conv2d, case)
-    assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, again, strict=True))
-    _, wanted = gradients(torchvision.ops.deform_conv2d, case.to(torch.float64))
-    tolerance = {torch.float64: 1e-9, torch.float32: 1e-4}.get(dtype, 4 * torch.finfo(dtype).eps)
-    for mine, theirs in zip(found, wanted, strict=True):
-        largest = max(1.0, theirs.abs().max().item())
-        torch.testing.assert_close(mine.double(), theirs, rtol=tolerance, atol=tolerance * largest)
-
-
-@pytest.mark.usefixtures("deterministic_mode")
-@pytest.mark.parametrize("value", [float("inf"), float("nan"), 3e38])
-def test_deterministic_mode_hides_no_overflow(value: float) -> None:
-    case = make_case(c=40, dtype=torch.float32).leaves()
-    output = deform_conv2d(*case.arguments())
-    upstream = torch.zeros_like(output)
-    upstream[0, :, 2, 2] = value
-    assert not torch.autograd.grad(output, case.input, upstream)[0].isfinite().all()
 
 
 def test_second_derivative_and_vmap_are_refused_in_words() -> None:
