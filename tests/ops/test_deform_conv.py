@@ -185,6 +185,18 @@ def test_autocast_keeps_coordinates_in_float32(dtype: torch.dtype) -> None:
     assert all(tensor.grad.dtype == torch.float32 for tensor in case.tensors())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_weight_gradients_lose_no_small_addend(dtype: torch.dtype) -> None:
+    # On CUDA a sum over many chunks: each adds less than half a step of what the first one leaves.
+    case = make_case(n=1, c=100, o=1, size=(30, 30), padding=(1, 1), spread=0.0, masked=False, dtype=torch.float32)
+    case.input.fill_(1)
+    leaves = case.to(dtype).leaves()
+    upstream = torch.full((1, 1, 30, 30), 0.1, dtype=dtype)
+    upstream[0, 0, 0, 0] = 1 / torch.finfo(dtype).eps
+    found = torch.autograd.grad(deform_conv2d(*leaves.arguments()), leaves.weight, upstream)[0]
+    torch.testing.assert_close(found[0, :, 1, 1], upstream.double().sum().to(dtype).expand(100), rtol=4e-3, atol=0)
+
+
 def test_only_the_gradients_asked_for() -> None:
     case = make_case()
     for name in ("input", "offset", "weight", "bias", "mask"):

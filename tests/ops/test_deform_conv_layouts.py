@@ -30,7 +30,7 @@ def misaligned(tensor: Tensor) -> Tensor:
 def spaced(tensor: Tensor) -> Tensor:
     """Every image as channels_last, one element between two."""
     n, c, h, w = tensor.shape
-    return tensor.new_empty(n, h * w * c + 1)[:, 1:].unflatten(1, (h, w, c)).permute(0, 3, 1, 2).copy_(tensor)
+    return tensor.new_empty(n, h * w * c + 1)[:, :-1].unflatten(1, (h, w, c)).permute(0, 3, 1, 2).copy_(tensor)
 
 
 LAYOUTS = [channels_last, strided, transposed, misaligned, spaced]

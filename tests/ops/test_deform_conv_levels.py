@@ -77,6 +77,13 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(function, (*features, *raw, weight, bias), nondet_tol=NONDETERMINISM)
 
 
+def test_half_precision_bias_gradients_are_rounded_once() -> None:
+    features, raw, weight, bias = make_levels(n=1, c=1, o=1, sizes=((3, 683), (32, 64)), dtype=torch.float16)
+    outputs = deform_conv2d_levels(features, raw, weight, bias)
+    upstream = [torch.ones_like(outputs[0]), -torch.ones_like(outputs[1])]
+    assert torch.autograd.grad(outputs, bias, upstream)[0].item() == 2049 - 2048  # 2049 is no float16
+
+
 def test_a_level_whose_output_is_unused_gets_zeros() -> None:
     features, raw, weight, bias = make_levels()
     deform_conv2d_levels(features, raw, weight, bias)[0].sum().backward()

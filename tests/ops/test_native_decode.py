@@ -102,6 +102,15 @@ def test_scores_are_rounded_once_and_none_is_lost(topk):
     assert 0 < len(expected) < 5000 and torch.equal(scores, expected)
 
 
+def test_duplicates_of_hundreds_of_detections():
+    """The second level holds the first one's boxes again, at lower scores."""
+    maps = make_maps(((20, 20), (20, 20)), n=1, k=1, shift=3.0, extent=3.0)
+    maps[0][1], maps[1][1], maps[2][1] = maps[0][0] - 1, maps[1][0], maps[2][0]
+    options = {"score_threshold": 0.0, "max_detections": 1000}
+    assert_same(maps, (8, 8), **options)
+    assert len(decode_detections(*maps, (8, 8), **options)[0][0]) == 400
+
+
 def test_any_layout():
     maps = make_maps(dtype=torch.float64)
     expected = decode_detections(*maps, (8, 16))

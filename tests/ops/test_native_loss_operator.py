@@ -136,6 +136,27 @@ def test_the_operator_refuses_wrong_classes_and_shapes():
         torch.ops.fa_detectron.quality_loss(*wrong)
 
 
+def test_a_class_that_is_none_is_refused_or_holds_no_location():
+    """CUDA cannot look at it without waiting; other memory than the class's is not read."""
+    for_statistics, _ = operator_arguments(make_case(counts=(3,)))
+    for_statistics[3][0][:] = torch.tensor([2.0, 2.0, 40.0, 30.0])
+    for_statistics[4][0][1:] = torch.tensor([4, -1])
+    try:
+        statistics, _, _ = torch.ops.fa_detectron.quality_statistics(*for_statistics)
+    except RuntimeError as error:
+        assert "gt_classes[0][1] = 4 is not in [0, 4)" in str(error)
+    else:
+        assert statistics[0].any() and not statistics[1:].any()
+
+
+def test_the_statistics_of_a_box_without_location_are_0():
+    arguments = make_case(counts=(2,))
+    arguments[3] = [torch.tensor([[2.0, 2.0, 40.0, 30.0], [9.0, 9.0, 11.0, 11.0]], dtype=torch.float64)]
+    for_statistics, _ = operator_arguments(arguments)
+    statistics, _, _ = torch.ops.fa_detectron.quality_statistics(*for_statistics)
+    assert statistics[0].any() and not statistics[1].any()
+
+
 CAPABILITY_CHECK = """
 import torch
 from fa_detectron.ops import native

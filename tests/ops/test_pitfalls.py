@@ -226,6 +226,18 @@ def test_far_from_the_centre_the_roots_clamp_lets_no_gradient_through(mu: float)
     assert all(not x.any() for x in torch.autograd.grad(losses["loss_norm"], leaves))
 
 
+def test_far_from_the_centre_the_sums_clamp_lets_no_gradient_through() -> None:
+    """As above, of AutoAssign's prior term: the sum of all Gaussians is below 1e-12."""
+    leaves = [torch.tensor([[9.0, 0.0]]).requires_grad_(), torch.ones(1, 2).requires_grad_()]
+    box, label = [torch.tensor([[-4.0, -4.0, 12.0, 12.0]])], [torch.tensor([0])]
+    maps = bare_maps(-200.0)
+    losses = quality_weighted_loss(
+        *maps, box, label, *leaves, (8,), normalizers=(1.0, 1.0), **loss_cases.METHODS["AutoAssign"]
+    )
+    assert losses["loss_norm"].item() == pytest.approx(0.75 / 1e-12, rel=1e-5)
+    assert all(not x.any() for x in torch.autograd.grad(losses["loss_norm"], leaves))
+
+
 # ---- nothing to do
 
 
