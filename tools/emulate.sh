@@ -11,9 +11,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 find_python "${1:-}"
 [ "$#" -gt 0 ] && shift
 [ "$#" -gt 0 ] || set -- tests/ops
-while read -r test _; do
-    case "$test" in "" | "#"*) ;; *) set -- --deselect "$test" "$@" ;; esac
-done <tests/cuda_emulation/deselected.txt
 # Fresh memory holds ones, which are no number: what is read before it is written shows.
 asan_options="malloc_fill_byte=255:max_malloc_fill_size=67108864"
 root="$PWD"
@@ -24,6 +21,11 @@ for sanitizer in ${SANITIZERS:-address thread}; do
         thread) flags=thread libraries=libtsan ;;
         *) echo "error: SANITIZERS: $sanitizer is neither address nor thread" >&2 && exit 2 ;;
     esac
+    deselected=()
+    while read -r test _; do
+        case "$test" in "" | "#"*) continue ;; thread:*) [ "$sanitizer" = thread ] || continue ;; esac
+        deselected+=(--deselect "${test#thread:}")
+    done <tests/cuda_emulation/deselected.txt
     # shellcheck disable=SC2086 # several words
     use_sanitizers $libraries
     "$python" tools/cuda_emulation/translate.py "build/emulation/$sanitizer"
@@ -34,7 +36,8 @@ for sanitizer in ${SANITIZERS:-address thread}; do
     if check_extension; then
         for order in ${ORDERS:-1 forward backward}; do
             echo "== $sanitizer sanitizer, FA_EMULATION_ORDER=$order"
-            FA_EMULATION_ORDER="$order" sanitized -m pytest -q -x -n "${TEST_JOBS:-2}" -p no:cacheprovider "$@" || status=1
+            FA_EMULATION_ORDER="$order" sanitized -m pytest -q -x -n "${TEST_JOBS:-2}" -p no:cacheprovider \
+                "${deselected[@]}" "$@" || status=1
         done
     else
         status=1
