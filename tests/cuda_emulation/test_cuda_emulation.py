@@ -72,7 +72,8 @@ def test_a_missing_barrier_shows_as_a_wrong_result_in_some_order(build, name: st
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("name", ["reverse without barrier", "ring without second barrier", "warp exchange by shuffle",
-                                  "sum without atomics", "a sum of blocks", "a sum of blocks of one thread"])  # fmt: skip
+                                  "sum without atomics", "a sum of blocks",
+                                  "a sum of blocks of one thread"])  # fmt: skip
 def test_a_race_is_reported_whatever_the_order(build, name: str, order: str) -> None:
     assert "data race" in run(build("thread"), name, order)
 
