@@ -10,7 +10,8 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from fa_detectron.ops import DeformConv2d, deform_conv2d_levels, native
 from tests.ops import loss_cases, test_native_decode
 from tests.ops.deform_loops import make_case
-from tests.ops.test_deform_conv import KINDS, channels_last, strided, transposed
+from tests.ops.test_deform_conv import KINDS
+from tests.ops.test_deform_conv_layouts import channels_last, strided, transposed
 from tests.ops.test_deform_conv_levels import make_levels
 from tests.ops.test_native_loss_operator import operator_arguments
 
