@@ -88,6 +88,9 @@ def deform_conv2d_levels(
 ) -> list[Tensor]:
     """The oracle of :func:`fa_detectron.ops.deform_conv2d_levels`: 3x3, stride 1, padding 1, mask logits inside."""
     outputs = []
+    # Here, not level by level: the gradients of the levels add up before they are rounded to a half type.
+    dtype = torch.promote_types(weight.dtype, torch.float32)
+    weight, bias = weight.to(dtype), None if bias is None else bias.to(dtype)
     for feature, raw in zip(inputs, offset_mask, strict=True):
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         offset, mask = raw[:, :18], raw[:, 18:].sigmoid()
