@@ -47,20 +47,6 @@ def test_more_locations_and_classes_than_a_block_has_threads():
     assert_agrees(make_case(((2, 3), (1, 2)), counts=(4, 2), classes=150), 1e-9)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
-@pytest.mark.parametrize("offset", [0.0, 0.5])
-@pytest.mark.parametrize("stride", [8, 7, 0.3])
-def test_a_location_on_an_edge_lies_outside(stride, offset, dtype):
-    """And the next number to either side decides."""
-    arguments = make_case(((9, 9),), (stride,), counts=(9,), classes=1, dtype=dtype)
-    at = (torch.arange(9, dtype=dtype) + offset) * torch.tensor(stride, dtype=dtype)
-    edge = torch.stack([at[[1, 2]], at[[6, 7]]])  # low, high; x, y
-    away = torch.tensor([[-torch.inf] * 2, [torch.inf] * 2], dtype=dtype)
-    choices = [torch.nextafter(edge, away), edge, torch.nextafter(edge, -away)]
-    arguments[3] = [torch.stack([torch.stack([low[0], high[1]]).view(4) for low in choices for high in choices])]
-    assert_agrees(arguments, 1e-9 if dtype == torch.float64 else 1e-4, location_offset=offset)
-
-
 def test_boxes_of_one_location():
     """Their prior weight is 1 whatever the rounding: the value is its own extreme."""
     arguments = make_case(counts=(6,), classes=1, dtype=torch.float32)
@@ -179,6 +165,20 @@ def test_a_location_on_the_edge_is_outside(offset, dtype):
     rows = sum(-1 < (i + offset) * 12 < 25 for i in range(5))
     inside = [place.index(x2) - place.index(x1) - 1 for x1, x2 in spans]
     assert statistics[:, 4].tolist() == [rows * count for count in inside]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+@pytest.mark.parametrize("stride", [8, 7, 0.3])
+def test_the_number_next_to_a_location_decides(stride, offset, dtype):
+    """Which gradients it gets: edges on a location's coordinate and on the numbers to either side."""
+    arguments = make_case(((9, 9),), (stride,), counts=(9,), classes=1, dtype=dtype)
+    at = (torch.arange(9, dtype=dtype) + offset) * torch.tensor(stride, dtype=dtype)
+    edge = torch.stack([at[[1, 2]], at[[6, 7]]])  # low, high; x, y
+    away = torch.tensor([[-torch.inf] * 2, [torch.inf] * 2], dtype=dtype)
+    choices = [torch.nextafter(edge, away), edge, torch.nextafter(edge, -away)]
+    arguments[3] = [torch.stack([torch.stack([low[0], high[1]]).view(4) for low in choices for high in choices])]
+    assert_agrees(arguments, 1e-9 if dtype == torch.float64 else 1e-4, location_offset=offset)
 
 
 @pytest.mark.parametrize("method", METHODS)
