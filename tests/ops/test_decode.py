@@ -136,12 +136,19 @@ def test_empty_results(n, level):
         assert classes.dtype == torch.int64
 
 
-def test_half_precision_gives_float32_and_a_nan_score_is_no_detection():
-    cls, box, obj = make_maps()
-    cls[0][0, 0] = float("nan")
-    (boxes, scores, _), _ = decode_detections(*([x.bfloat16() for x in maps] for maps in (cls, box, obj)), STRIDES)
+def test_half_precision_gives_float32():
+    maps = ([x.bfloat16() for x in group] for group in make_maps())
+    (boxes, scores, _), _ = decode_detections(*maps, STRIDES)
     assert boxes.dtype == scores.dtype == torch.float32
-    assert not torch.isnan(scores).any()
+
+
+@pytest.mark.parametrize("threshold", [0.05, 0.0, -1.0])
+@pytest.mark.parametrize("place", [0, 2], ids=["cls", "obj"])
+def test_a_nan_score_is_no_detection(place, threshold):
+    maps = make_maps(n=1)
+    maps[place][0][:, :, 1:3] = float("nan")
+    ((_, scores, _),) = decode_detections(*maps, STRIDES, score_threshold=threshold, nms_threshold=1.0)
+    assert len(scores) > 20 and not scores.isnan().any()
 
 
 def test_bad_arguments_are_named():
