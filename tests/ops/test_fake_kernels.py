@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from fa_detectron.ops import DeformConv2d, deform_conv2d_levels, native
+from fa_detectron.ops import deform_conv2d, deform_conv2d_levels, native
 from tests.ops import loss_cases, test_native_decode
 from tests.ops.deform_loops import make_case
 from tests.ops.test_deform_conv import KINDS
@@ -100,29 +100,23 @@ def test_the_loss_and_decoding(layout: str) -> None:
         assert_the_fake_is_like_the_real(OPS.decode_detections, (*maps, [8.0, 16.0], 0.0, 0.05, topk, 0.6, most))
 
 
-def test_an_exported_graph_takes_any_size() -> None:
+def test_one_compiled_graph_serves_any_size() -> None:
     """What the fake kernels ask of the sizes ties the graph neither to landscapes nor to few rows and columns."""
-    sides = {0: torch.export.Dim("n"), 2: torch.export.Dim("h"), 3: torch.export.Dim("w")}
-    module = DeformConv2d(8, 6, 3, padding=1)
+    graphs = []
 
-    def maps(*size: int) -> tuple[Tensor, ...]:
-        n, height, width = size
-        return tuple(torch.randn(n, channels, height, width) for channels in (8, 18, 9))
+    def count(graph: torch.fx.GraphModule, inputs: list) -> Callable:
+        graphs.append(graph)
+        return graph.forward
 
-    graph = torch.export.export(module, maps(2, 5, 9), dynamic_shapes=(sides,) * 3).module()
-    for size in ((2, 5, 9), (3, 20, 4), (2, 2, 2)):
-        arguments = maps(*size)
-        torch.testing.assert_close(graph(*arguments), module(*arguments))
+    def both(features: Tensor, offset: Tensor, mask: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        single = deform_conv2d(features, offset, weight, padding=1, mask=mask)
+        return single, deform_conv2d_levels([features], [torch.cat([offset, mask], dim=1)], weight, None)[0]
 
-    class Levels(torch.nn.Module):
-        def forward(self, feature: Tensor, raw: Tensor) -> Tensor:
-            return deform_conv2d_levels([feature], [raw], module.weight.detach(), module.bias.detach())[0]
-
-    def level(*size: int) -> tuple[Tensor, ...]:
-        feature, *raw = maps(*size)
-        return feature, torch.cat(raw, dim=1)
-
-    graph = torch.export.export(Levels(), level(2, 5, 9), dynamic_shapes=(sides,) * 2).module()
-    for size in ((3, 20, 4), (2, 2, 2)):
-        arguments = level(*size)
-        torch.testing.assert_close(graph(*arguments), Levels()(*arguments))
+    torch._dynamo.reset()
+    compiled = torch.compile(both, fullgraph=True, dynamic=True, backend=count)
+    weight = torch.randn(6, 8, 3, 3)
+    for n, height, width in ((2, 5, 9), (3, 6, 4), (2, 3, 3), (2, 20, 30), (4, 40, 10)):
+        maps = [torch.randn(n, channels, height, width) for channels in (8, 18, 9)]
+        for mine, theirs in zip(compiled(*maps, weight), both(*maps, weight), strict=True):
+            torch.testing.assert_close(mine, theirs)
+    assert len(graphs) == 1
