@@ -63,4 +63,4 @@ def assert_agrees(arguments, tolerance, oracle_dtype=None, **options):
         arguments = [*wide, labels, mu.to(oracle_dtype), sigma.to(oracle_dtype), strides]
     expected = evaluate(reference.quality_weighted_loss, arguments, **options)
     errors = [relative_error(f, e) for found_part, part in zip(found, expected) for f, e in zip(found_part, part)]
-    assert max(errors) < tolerance, errors
+    assert all(error < tolerance for error in errors), errors  # not by max(): it passes over a NaN
