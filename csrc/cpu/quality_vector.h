@@ -215,10 +215,12 @@ FA_HOST_DEVICE Packed<kParts> expm1(Packed<kParts> x) {
   return e.tail * e.scale + (e.scale - Packed<kParts>(1.f));
 }
 
+// The exponential is rounded before 1 is added, as in PyTorch: the last steps below 1 decide over
+// log(1 - p), and scale + 1 rounded first would end them early.
 template <int kParts>
 FA_HOST_DEVICE Packed<kParts> sigmoid(Packed<kParts> x) {
   const Exponential<kParts> e(-clamp(x, -88.f, 87.f));
-  return reciprocal(e.scale * e.tail + (e.scale + Packed<kParts>(1.f)));
+  return reciprocal((e.scale * e.tail + e.scale) + Packed<kParts>(1.f));
 }
 
 // For x in [-1, 0], -1 excluded: near 0 the polynomial takes x itself, and 1 + x is rounded only

@@ -63,6 +63,15 @@ def test_saturated_logits_agree():
     assert_agrees(arguments, 1e-4)
 
 
+def test_the_last_steps_below_a_probability_of_1():
+    """The sigmoid rounds as PyTorch's: of 1 and the number before it, -log(1 - p) is 100 and 16."""
+    logits = torch.linspace(13, 18, 400).view(1, 1, 1, -1)
+    box, objectness = torch.zeros(1, 4, 1, 400), torch.full((1, 1, 1, 400), 20.0)
+    nothing = [torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)]
+    arguments = [[logits], [box], [objectness], *nothing, torch.zeros(1, 2), torch.ones(1, 2), [8]]
+    assert_agrees(arguments, 1e-4)
+
+
 @pytest.mark.parametrize("iou_type", ["giou", "linear_iou"])
 def test_equal_sides_share_the_gradient(iou_type):
     """Predictions that touch sides of their box exactly: min and max tie."""
