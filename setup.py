@@ -2,9 +2,7 @@
 
 import os
 import re
-import shutil
 import sys
-import sysconfig
 from pathlib import Path
 
 from setuptools import Command, find_packages, setup
@@ -29,31 +27,21 @@ def version() -> str:
     return re.search(r'^__version__ = "(.+)"$', (ROOT / "fa_detectron/__init__.py").read_text(), re.MULTILINE)[1]
 
 
-def missing_for_native() -> str:
-    """What the C++ build lacks, in words; empty where it can start."""
-    compiler = (os.environ.get("CXX", "").split() or ["c++"])[0]
-    if not shutil.which(compiler):
-        return "no C++ compiler (Debian, Ubuntu: apt-get install g++; or set CXX)"
-    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
-        return f"no Python.h in {sysconfig.get_path('include')} (Debian, Ubuntu: apt-get install python3-dev)"
-    return ""
-
-
 def native() -> dict:
     """ext_modules and cmdclass of the native operators; without a compiler the package runs in plain PyTorch."""
     try:
         import torch  # noqa: F401
     except ImportError as error:
         raise SystemExit(f"error: torch is needed to build ({error}). Install it first, then type: {BY_HAND}") from None
-    lack = missing_for_native()
-    if lack and os.environ.get("CI") == "true":
-        raise SystemExit(f"error: {lack}: with CI=true the native operators must be built")
-    if lack:
-        print(f"warning: {lack}: the operators will run in plain PyTorch, slower", file=sys.stderr)
-        return {}
     sys.path.insert(0, str(ROOT / "csrc"))
     import build
 
+    lack = build.missing()
+    if lack and (os.environ.get("CI") == "true" or os.environ.get("FA_CUDA") == "1"):
+        raise SystemExit(f"error: {lack}: with CI=true or FA_CUDA=1 the native operators must be built")
+    if lack:
+        print(f"warning: {lack}: the operators will run in plain PyTorch, slower", file=sys.stderr)
+        return {}
     try:
         return {"ext_modules": build.extensions(), "cmdclass": build.cmdclass()}
     except build.BuildError as error:

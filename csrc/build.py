@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,16 @@ class BuildError(Exception):
     """The extension cannot be built; the message names the cause and the remedy in one line."""
 
 
+def missing() -> str:
+    """What the C++ build lacks, in words; empty where it can start."""
+    compiler = (os.environ.get("CXX", "").split() or ["c++"])[0]
+    if not shutil.which(compiler):
+        return f"no C++ compiler ({compiler}): install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        return f"no Python.h in {sysconfig.get_path('include')} (Debian, Ubuntu: apt-get install python3-dev)"
+    return ""
+
+
 def toolkit() -> tuple[Path, tuple[int, int]]:
     """Root folder and release of the CUDA toolkit. Raises BuildError with the reason where there is none that fits."""
     if torch.version.cuda is None:
@@ -40,7 +51,7 @@ def toolkit() -> tuple[Path, tuple[int, int]]:
     for candidate in (Path(name) for name in candidates if name):
         # torch's own guess can be the folder above a wrapper script: only a real toolkit folder has cudart beside nvcc.
         libraries = (candidate / folder / "libcudart.so" for folder in ("lib64", "lib"))  # lib: conda's
-        if (candidate / "bin/nvcc").exists() and any(library.exists() for library in libraries):
+        if os.access(candidate / "bin/nvcc", os.X_OK) and any(library.exists() for library in libraries):
             root = candidate
             break
     else:
@@ -145,6 +156,8 @@ def extensions() -> list:
 
 # What the output of a failed build says -> the cause in one line; the first that is found. \1 is the pattern's group.
 _CAUSES = (
+    (r"(?:/bin/)?sh: (?:\d+: |line \d+: )?(\S*(?:cicc|cudafe\+\+|ptxas|fatbinary|nvlink)\S*): (?:command )?not found",
+     r"the CUDA toolkit lacks \1: install it anew or set CUDA_HOME to another (FA_CUDA=0 builds without)"),
     (r"(?:/bin/)?sh: (?:\d+: |line \d+: )?(\S*(?:\+\+|g?cc|clang)\S*): (?:command )?not found",
      r"no C++ compiler (\1): install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"),
     (r"\S+: fatal error: Python\.h: No such file", "no Python.h: install python3-dev"),
@@ -153,7 +166,7 @@ _CAUSES = (
     (r"nvcc fatal\s*: (Unsupported gpu architecture[^\n]*)", r"nvcc: \1; set TORCH_CUDA_ARCH_LIST"),
     (r"Killed|out of memory allocating", "too little memory for the compiler: set MAX_JOBS=1"),
     (r"\n(\S+:\d+:\d+: error: [^\n]*|\S+\(\d+\): error: ?[^\n]*)", r"\1"),
-    (r"(nvcc fatal[^\n]*|ld: cannot find [^\n]*)", r"\1"),
+    (r"(nvcc (?:fatal|error)[^\n]*|ld: cannot find [^\n]*)", r"\1"),
 )  # fmt: skip
 
 
@@ -218,6 +231,8 @@ def main() -> None:
     """Builds in place: ``python csrc/build.py``."""
     from setuptools import Distribution
 
+    if lack := missing():
+        raise BuildError(lack)
     os.chdir(ROOT)
     distribution = Distribution({"name": "fa_detectron", "ext_modules": extensions(), "cmdclass": cmdclass()})
     command = distribution.get_command_obj("build_ext")

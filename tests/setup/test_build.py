@@ -156,7 +156,7 @@ def test_a_missing_python_header_names_its_package(project):
 
 def test_a_missing_compiler_is_named(project):
     line = last_line(run_build(project, CXX="no-such-g++"))
-    assert line.startswith(FAILED + "no C++ compiler (no-such-g++): install g++")
+    assert line.startswith("error: no C++ compiler (no-such-g++): install g++")
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,9 @@ def test_what_a_compiler_says_is_passed_on(project, says, words):
         ('csrc/cuda/x.cu(12): error: identifier "y" is undefined', 'x.cu(12): error: identifier "y" is undefined'),
         ("/usr/bin/ld: cannot find -lcudart: No such file or directory\n", "cannot find -lcudart"),
         ("/bin/bash: line 1: clang++-99: command not found", "no C++ compiler (clang++-99)"),
+        ("sh: 1: /opt/cuda/bin/../nvvm/bin/cicc: not found", "CUDA toolkit lacks /opt/cuda/bin/../nvvm/bin/cicc"),
+        ("sh: 1: cudafe++: not found", "the CUDA toolkit lacks cudafe++"),
+        ("nvcc error   : 'ptxas' died with status 1", "'ptxas' died"),
     ],
 )  # fmt: skip
 def test_the_causes_that_are_known(build, output, words):

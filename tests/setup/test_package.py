@@ -117,10 +117,13 @@ def test_develop_that_is_gone_says_what_to_type(monkeypatch):
         command.run()
 
 
-@pytest.mark.parametrize(("ci", "fails"), [("true", True), ("", False)])
-def test_missing_compiler_fails_in_ci_only(monkeypatch, capsys, ci, fails):
+@pytest.mark.parametrize(
+    ("ci", "cuda", "fails"), [("true", "auto", True), ("", "1", True), ("", "auto", False), ("", "0", False)]
+)
+def test_missing_compiler_fails_where_the_build_is_a_must(monkeypatch, capsys, ci, cuda, fails):
     setup = load_setup()
     monkeypatch.setenv("CI", ci)
+    monkeypatch.setenv("FA_CUDA", cuda)
     monkeypatch.setenv("CXX", "no-such-compiler")
     if fails:
         with pytest.raises(SystemExit, match="no C\\+\\+ compiler"):
