@@ -69,13 +69,14 @@ def main() -> None:
     parser = parse_arguments(__doc__)
     parser.add_argument("--spread", type=float, default=2.0, help="standard deviation of the offsets in pixels")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shapes", type=int, nargs="+", help="which of the shapes, counted from 0 (all)")
+    numbers = range(len(SHAPES))
+    parser.add_argument("--shapes", type=int, nargs="+", choices=numbers, help="which of the shapes (all)")
     parser.add_argument("--without-torchvision", action="store_true", help="its backward takes 10 s at the first shape")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
     rows = []
-    for number in arguments.shapes or range(len(SHAPES)):
+    for number in arguments.shapes or numbers:
         shape = SHAPES[number]
         cases = make_cases(make_tensors(shape, arguments.spread, arguments.device))
         if arguments.without_torchvision:

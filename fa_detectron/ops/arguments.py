@@ -1,5 +1,6 @@
 """Checks of the head's maps that the loss and decoding share."""
 
+import math
 from collections.abc import Sequence
 
 from torch import Tensor
@@ -32,5 +33,5 @@ def check_head_maps(
                 raise ValueError(f"{name}[{level}] must be a float tensor, got {found.dtype}")
             if found.device != first.device:
                 raise ValueError(f"{name}[{level}] is on {found.device}, cls_logits[0] on {first.device}")
-        if strides[level] <= 0:
-            raise ValueError(f"strides[{level}] must be positive, got {strides[level]}")
+        if not 0 < strides[level] < math.inf:
+            raise ValueError(f"strides[{level}] must be positive and finite, got {strides[level]}")

@@ -14,7 +14,8 @@ def pair(value: Size) -> tuple[int, int]:
     """A number for both height and width, or one each."""
     if isinstance(value, int):
         return value, value
-    _require(len(value) == 2, f"stride, padding and dilation take a number or two numbers, got {value}")
+    two = isinstance(value, (tuple, list)) and len(value) == 2
+    _require(two, f"stride, padding and dilation take a number or two numbers, got {value}")
     return value[0], value[1]
 
 

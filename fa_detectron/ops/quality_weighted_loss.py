@@ -25,7 +25,7 @@ def _check_ground_truth(
             raise ValueError(f"gt_boxes[{image}] must be (G, 4) xyxy pixels, got {tuple(boxes.shape)}")
         if tuple(classes.shape) != (len(boxes),):
             raise ValueError(f"gt_classes[{image}] must be ({len(boxes)},), got {tuple(classes.shape)}")
-        if classes.is_floating_point():
+        if classes.is_floating_point() or classes.dtype == torch.bool:
             raise ValueError(f"gt_classes[{image}] must hold integers, got {classes.dtype}")
         for name, tensor in (("gt_boxes", boxes), ("gt_classes", classes)):
             if tensor.device != device:
@@ -98,7 +98,7 @@ def quality_weighted_loss(
     _check_ground_truth(cls_logits, gt_boxes, gt_classes, mu, sigma)
     if iou_type not in IOU_TYPES:
         raise ValueError(f"iou_type must be one of {', '.join(IOU_TYPES)}, got {iou_type!r}")
-    if focal_gamma != 0 and focal_gamma < 1:
+    if focal_gamma != 0 and not focal_gamma >= 1:
         raise ValueError(f"focal_gamma must be 0 or at least 1, got {focal_gamma}")
     natively = native.use(*cls_logits, *box_ltrb, *obj_logits, mu, sigma)
     implementation = _native_loss if natively else reference.quality_weighted_loss

@@ -61,9 +61,10 @@ def test_shapes(name: str) -> None:
         ("dilation", (1, 0), "dilation"),
         ("stride", (1, 1, 1), "two numbers"),
         ("dilation", (1,), "two numbers"),
+        ("stride", 1.5, "two numbers"),
     ],
 )
-def test_numbers(name: str, value: tuple[int, ...], words: str) -> None:
+def test_numbers(name: str, value: float | tuple[int, ...], words: str) -> None:
     case = make_case(dtype=torch.float32)
     setattr(case, name, value)
     with pytest.raises(ValueError, match=words):

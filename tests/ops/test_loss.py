@@ -146,13 +146,16 @@ def test_the_workers_talk_once_a_step_or_not_at_all(normalizers, expected):
         ({"gt_classes": lambda x: [x[0][:1], x[1]]}, r"gt_classes\[0\] must be \(3,\)"),
         ({"gt_boxes": lambda x: [x[0][:, :3], x[1]]}, r"gt_boxes\[0\] must be \(G, 4\)"),
         ({"gt_classes": lambda x: [x[0].float(), x[1]]}, r"gt_classes\[0\] must hold integers"),
+        ({"gt_classes": lambda x: [x[0] > 0, x[1]]}, r"gt_classes\[0\] must hold integers"),
         ({"gt_classes": lambda x: [x[0] + 2, x[1]]}, r"gt_classes\[0\] .* for 3 classes"),
         ({"gt_classes": lambda x: [x[0] - 2, x[1]]}, r"gt_classes\[0\] .* for 3 classes"),
         ({"mu": lambda x: x[:, :2]}, r"mu must be \(K, 2\)"),
         ({"sigma": lambda x: x[0]}, "mu and sigma differ"),
         ({"strides": lambda x: (8, 0)}, r"strides\[1\] must be positive"),
+        ({"strides": lambda x: (float("nan"), 16)}, r"strides\[0\] must be positive"),
         ({"iou_type": lambda x: "diou"}, "iou_type must be one of giou"),
         ({"focal_gamma": lambda x: 0.5}, "focal_gamma must be 0 or at least 1"),
+        ({"focal_gamma": lambda x: float("nan")}, "focal_gamma must be 0 or at least 1"),
     ],
 )
 def test_bad_arguments_are_named(change, message):
