@@ -22,7 +22,7 @@ def keep_freed_memory() -> None:
     """
     m_trim_threshold, m_mmap_max = -1, -4  # malloc.h
     libc = ctypes.CDLL(None)
-    if not (libc.mallopt(m_mmap_max, 0) and libc.mallopt(m_trim_threshold, 2**31 - 1)):
+    if not (libc.mallopt(m_mmap_max, 0) and libc.mallopt(m_trim_threshold, -1)):  # -1: whatever its size
         raise RuntimeError("the allocator refuses to keep freed memory")
 
 
