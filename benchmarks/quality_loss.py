@@ -8,7 +8,7 @@ from common import interleave, parse_arguments, peak_extra_memory, ratio, report
 from eager_loss import eager_loss
 
 from fa_detectron.ops import quality_weighted_loss
-from fa_detectron.ops.reference.grid import level_locations
+from fa_detectron.ops.reference.quality import find_pairs, flatten_maps
 
 STRIDES = (8, 16, 32, 64, 128)
 
@@ -35,15 +35,12 @@ def make_inputs(num_boxes: int, images: int, height: int, width: int, classes: i
     return [*leaves[:3], boxes, labels, *leaves[3], STRIDES]
 
 
+@torch.no_grad()
 def count_pairs(inputs: list) -> int:
     """Pairs of a box and a location inside it, which is what the loss's time may grow with."""
-    count = 0
-    for scores, stride in zip(inputs[0], STRIDES, strict=True):
-        locations = level_locations(*scores.shape[2:], stride, 0.0, scores)  # (A, 2)
-        for boxes in inputs[3]:
-            inside = (locations[:, None] > boxes[:, :2]) & (locations[:, None] < boxes[:, 2:])  # (A, G, 2)
-            count += int(inside.all(dim=2).sum())
-    return count
+    *maps, boxes, classes, mu, sigma, strides = inputs
+    grid, _, _ = flatten_maps(*maps, strides, 0.0)
+    return sum(len(find_pairs(grid, *truth, mu, sigma).box) for truth in zip(boxes, classes, strict=True))
 
 
 def step(function, inputs: list) -> tuple:
