@@ -58,18 +58,16 @@ template <bool kSquare, bool kWeighted, bool kGradient, typename V, typename S>
 FA_HOST_DEVICE V focal_vector(V logits, const S* h, const S* weights, double gamma, S factor,
                               V* grad, S* grad_h) {
   typedef Lanes<V> L;
-  const V p = sigmoid(logits), o = L::load(h);
-  V n = p * o, slope(factor);
-  if (kWeighted) {
-    const V w = L::load(weights);
-    n = n * w, slope = slope * w;
-  }
+  const V p = sigmoid(logits);
+  const V weighted = kWeighted ? p * L::load(weights) : p, n = weighted * L::load(h);
+  V by_n;
+  const V term = focal<kSquare, kGradient>(n, gamma, &by_n);
   if (kGradient) {
-    const V by_q = slope * focal_slope<kSquare>(n, gamma);
-    L::store(grad_h, L::load(grad_h) + by_q * p);
-    *grad = by_q * o * ((V(1) - p) * p);
+    by_n = V(factor) * by_n;
+    L::store(grad_h, L::load(grad_h) + by_n * weighted);
+    *grad = by_n * (n * (V(1) - p));
   }
-  return focal_term<kSquare>(n, gamma);
+  return term;
 }
 
 // The same of a row of locations; returns the sum of its focal terms. `ahead`: from a row to the

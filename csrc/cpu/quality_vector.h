@@ -25,8 +25,7 @@ struct Packed {
 typedef Packed<1> Vector;
 
 // Of single numbers.
-using fa::focal_slope;
-using fa::focal_term;
+using fa::focal;
 using fa::select;
 using fa::sigmoid;
 
@@ -143,8 +142,8 @@ FA_HOST_DEVICE Packed<kParts> clamp(Packed<kParts> x, float low, float high) {
   return x;
 }
 
-// 1 / x for x in [1, 2e38], exactly 1 for 1 (a saturated probability must be 1). AVX-512's estimate
-// is good enough for one step of Newton's to keep that; those of the older sets are not.
+// 1 / x for x in [0.5, 2e38], exactly 1 for 1 (a saturated probability must be 1). AVX-512's
+// estimate is good enough for one step of Newton's to keep that; those of the older sets are not.
 template <int kParts>
 FA_HOST_DEVICE Packed<kParts> reciprocal(Packed<kParts> x) {
 #if defined(__x86_64__) && FA_VECTOR_BYTES == 64
@@ -161,12 +160,17 @@ FA_HOST_DEVICE Packed<kParts> reciprocal(Packed<kParts> x) {
 // Whether all lanes are at most `bound`, NaN not.
 template <int kParts>
 FA_HOST_DEVICE bool all_at_most(Packed<kParts> x, float bound) {
-  bool all = true;
   const Packed<kParts> b(bound);
-  for (int i = 0; i < kParts; ++i) {
 #if defined(__x86_64__) && FA_VECTOR_BYTES == 64
-    all = all && _mm512_cmp_ps_mask((__m512)x.v[i], (__m512)b.v[i], _CMP_LE_OQ) == 0xffff;
-#elif defined(__x86_64__) && FA_VECTOR_BYTES == 32
+  __mmask16 all = 0xffff;
+  for (int i = 0; i < kParts; ++i) {
+    all &= _mm512_cmp_ps_mask((__m512)x.v[i], (__m512)b.v[i], _CMP_LE_OQ);
+  }
+  return all == 0xffff;
+#else
+  bool all = true;
+  for (int i = 0; i < kParts; ++i) {
+#if defined(__x86_64__) && FA_VECTOR_BYTES == 32
     all = all &&
           _mm256_movemask_ps(_mm256_cmp_ps((__m256)x.v[i], (__m256)b.v[i], _CMP_LE_OQ)) == 0xff;
 #elif defined(__x86_64__)
@@ -176,10 +180,11 @@ FA_HOST_DEVICE bool all_at_most(Packed<kParts> x, float bound) {
 #endif
   }
   return all;
+#endif
 }
 
 // exp(x) = 2^n (1 + tail), n whole; |x| <= 88. tail is exp(r) - 1 with x = n ln 2 + r,
-// |r| <= ln 2 / 2 (coefficients of Cephes' expf, terms paired to shorten the chain).
+// |r| <= ln 2 / 2 (interpolated at Chebyshev nodes, relative error 1e-8).
 template <int kParts>
 struct Exponential {
   typedef Packed<kParts> V;
@@ -190,22 +195,47 @@ struct Exponential {
     const V shifted = x * V(1.44269504f) + magic, whole = shifted - magic;
     // ln 2 in two parts, so that r keeps its digits.
     const V r = x - whole * V(0.693359375f) + whole * V(2.12194440e-4f), r2 = r * r;
-    const V low = V(5.0000001201e-1f) + r * V(1.6666665459e-1f);
-    const V middle = V(4.1665795894e-2f) + r * V(8.3334519073e-3f);
-    const V high = V(1.3981999507e-3f) + r * V(1.9875691500e-4f);
-    tail = (low + r2 * (middle + r2 * high)) * r2 + r;
+    const V low = V(0.5f) + r * V(0.166665778f);
+    const V middle = V(4.16665561e-2f) + r * V(8.36317334e-3f);
+    tail = (low + r2 * (middle + r2 * V(1.39261759e-3f))) * r2 + r;
     for (int i = 0; i < kParts; ++i) {
       scale.v[i] = (RawFloat)(((RawInt)shifted.v[i] - (RawInt)magic.v[i] + 127) << 23);
     }
   }
 };
 
-// Within 2 units in the last place; 0 below -87.3, bounded by 1.7e38 above; NaN stays NaN.
+// exp(x) for x in [-87.3, 88.02], within 2 units in the last place; NaN stays NaN.
+template <int kParts>
+FA_HOST_DEVICE Packed<kParts> bounded_exp(Packed<kParts> x) {
+  typedef Packed<kParts> V;
+#if defined(__x86_64__) && FA_VECTOR_BYTES == 64
+  // x = k ln 2 / 16 + r: a register is the table of 2^(k / 16), and the polynomial is short.
+  const __m512 roots = {1.f,         1.04427378f, 1.09050773f, 1.13878863f,
+                        1.18920712f, 1.24185781f, 1.29683955f, 1.35425555f,
+                        1.41421354f, 1.47682615f, 1.54221082f, 1.61049033f,
+                        1.68179286f, 1.75625217f, 1.83400809f, 1.91520655f};
+  const V magic(12582912.f);
+  const V shifted = x * V(16 * 1.44269504f) + magic, whole = shifted - magic;
+  const V r = x - whole * V(0.693359375f / 16) + whole * V(2.12194440e-4f / 16);
+  const V tail = r * r * (V(0.500009775f) + r * V(0.166668624f)) + r;
+  V scale;
+  for (int i = 0; i < kParts; ++i) {
+    const RawInt k = (RawInt)shifted.v[i];  // its last 4 bits choose the root, the others 2^n
+    const RawInt root = (RawInt)_mm512_maskz_permutexvar_ps(0xffff, (__m512i)k, roots);
+    scale.v[i] = (RawFloat)(((k << 19) & int(0xff800000)) + root);
+  }
+  return scale * tail + scale;
+#else
+  const Exponential<kParts> e(x);
+  return e.scale * e.tail + e.scale;
+#endif
+}
+
+// The same for all x: 0 below -87.3, bounded by 1.7e38 above.
 template <int kParts>
 FA_HOST_DEVICE Packed<kParts> exp(Packed<kParts> x) {
   typedef Packed<kParts> V;
-  const Exponential<kParts> e(clamp(x, -87.3f, 88.02f));
-  return select(x < V(-87.3f), V(0.f), e.scale * e.tail + e.scale);
+  return select(x < V(-87.3f), V(0.f), bounded_exp(clamp(x, -87.3f, 88.02f)));
 }
 
 // For |x| <= 80.
@@ -219,8 +249,7 @@ FA_HOST_DEVICE Packed<kParts> expm1(Packed<kParts> x) {
 // log(1 - p), and scale + 1 rounded first would end them early.
 template <int kParts>
 FA_HOST_DEVICE Packed<kParts> sigmoid(Packed<kParts> x) {
-  const Exponential<kParts> e(-clamp(x, -88.f, 87.f));
-  return reciprocal((e.scale * e.tail + e.scale) + Packed<kParts>(1.f));
+  return reciprocal(bounded_exp(-clamp(x, -88.f, 87.f)) + Packed<kParts>(1.f));
 }
 
 // For x in [-1, 0], -1 excluded: near 0 the polynomial takes x itself, and 1 + x is rounded only
@@ -245,31 +274,19 @@ FA_HOST_DEVICE Packed<kParts> log1p(Packed<kParts> x) {
   return (y * (f * z) - z * V(0.5f)) + (n * V(-2.12194440e-4f) + f) + n * V(0.693359375f);
 }
 
-// Nearly all n are small: then the focal term n^3 A(n) and its slope n^2 S(n), A = -log(1 - n) / n
-// and S = 2 A + 1 / (1 - n), need neither logarithm nor division. A, S: interpolated at Chebyshev
-// nodes on [0, 1/4], relative error 1e-8.
-template <int kParts>
-FA_HOST_DEVICE Packed<kParts> polynomial(Packed<kParts> x, float c0, float c1, float c2, float c3,
-                                         float c4, float c5, float c6) {
+// Nearly all n are small: then A = -log(1 - n) / n is a polynomial, interpolated at Chebyshev nodes
+// on [0, 1/4] with a relative error of 1e-8, the focal term n^3 A and its slope
+// n^2 (2 A + 1 / (1 - n)).
+template <bool kSquare, bool kGradient, int kParts>
+FA_HOST_DEVICE Packed<kParts> focal(Packed<kParts> n, double gamma, Packed<kParts>* slope) {
   typedef Packed<kParts> V;
-  const V x2 = x * x, a = V(c0) + x * V(c1), b = V(c2) + x * V(c3), c = V(c4) + x * V(c5);
-  return a + x2 * (b + x2 * (c + x2 * V(c6)));
-}
-
-template <bool kSquare, int kParts>
-FA_HOST_DEVICE Packed<kParts> focal_term(Packed<kParts> n, double gamma) {
-  if (!kSquare || !all_at_most(n, 0.25f)) return fa::focal_term<kSquare, Packed<kParts>>(n, gamma);
-  return n * n * n *
-         polynomial(n, 1.f, 0.499999136f, 0.333387673f, 0.248725951f, 0.213974386f, 0.0905156136f,
-                    0.332574934f);
-}
-
-template <bool kSquare, int kParts>
-FA_HOST_DEVICE Packed<kParts> focal_slope(Packed<kParts> n, double gamma) {
-  if (!kSquare || !all_at_most(n, 0.25f)) return fa::focal_slope<kSquare, Packed<kParts>>(n, gamma);
-  return n * n *
-         polynomial(n, 3.f, 1.99999058f, 1.66726112f, 1.48609519f, 1.55193436f, 0.51100868f,
-                    3.30496931f);
+  if (!kSquare || !all_at_most(n, 0.25f)) return fa::focal<kSquare, kGradient, V>(n, gamma, slope);
+  const V n2 = n * n;
+  const V low = V(1.f) + n * V(0.499999136f), middle = V(0.333387673f) + n * V(0.248725951f);
+  const V high = V(0.213974386f) + n * V(0.0905156136f);
+  const V a = low + n2 * (middle + n2 * (high + n2 * V(0.332574934f)));
+  if (kGradient) *slope = n2 * (V(2.f) * a + reciprocal(V(1.f) - n));
+  return n2 * n * a;
 }
 
 template <int kParts>

@@ -19,26 +19,6 @@ FA_HOST_DEVICE T select(bool condition, T yes, T no) {
   return condition ? yes : no;
 }
 
-#if defined(__CUDA_ARCH__)
-__device__ __forceinline__ float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
-__device__ __forceinline__ double multiply_rounded(double a, double b) { return __dmul_rn(a, b); }
-#endif
-
-// a * b, rounded: not fused with the sum that it enters. Where a value is compared with its own
-// extreme over the box, found in another pass, both must be the same number.
-template <typename T>
-FA_HOST_DEVICE T rounded_product(T a, T b) {
-#if defined(__CUDA_ARCH__)
-  return multiply_rounded(a, b);
-#else
-  T product = a * b;
-#if defined(__GNUC__) && !defined(__clang__)
-  __asm__("" : "+m"(product));  // clang fuses within one expression only
-#endif
-  return product;
-#endif
-}
-
 // As torch's clamp(min=...): a NaN stays a NaN.
 template <typename T>
 FA_HOST_DEVICE T clamp_min(T x, T lowest) {

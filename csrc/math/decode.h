@@ -4,7 +4,7 @@
 #include <cmath>
 #include <cstdint>
 
-#include "math/box.h"
+#include "core/macros.h"
 
 namespace fa {
 
@@ -13,6 +13,25 @@ template <typename S>
 struct Corners {
   S x1, y1, x2, y2;
 };
+
+#if defined(__CUDA_ARCH__)
+__device__ __forceinline__ float multiply_rounded(float a, float b) { return __fmul_rn(a, b); }
+__device__ __forceinline__ double multiply_rounded(double a, double b) { return __dmul_rn(a, b); }
+#endif
+
+// a * b, rounded: not fused with the sum that it enters.
+template <typename T>
+FA_HOST_DEVICE T rounded_product(T a, T b) {
+#if defined(__CUDA_ARCH__)
+  return multiply_rounded(a, b);
+#else
+  T product = a * b;
+#if defined(__GNUC__) && !defined(__clang__)
+  __asm__("" : "+m"(product));  // clang fuses within one expression only
+#endif
+  return product;
+#endif
+}
 
 // As torchvision's nms decides it, without fused products.
 template <typename S>

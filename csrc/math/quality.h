@@ -115,7 +115,7 @@ FA_HOST_DEVICE PairQuality<T> pair_quality(T cls_logit, T obj_logit, const Ltrb<
   c.overlap = overlap(prediction, c.target);
   c.r =
       regression_quality(prediction, c.target, c.overlap, options.iou_type, T(options.reg_weight));
-  c.joint = rounded_product(c.q, c.r);
+  c.joint = c.q * c.r;
   c.confidence = c.joint;
   if (options.feature_filter) {
     const T gap = c.q - c.r;
@@ -142,13 +142,15 @@ FA_HOST_DEVICE void confidence_gradient(const PairQuality<T>& c, bool feature_fi
 }
 
 // exp(q R) scaled to (0, 1] over the box, from the box's smallest and largest q R; by expm1, since
-// exp(x) - min cancels in float32.
+// exp(x) - min cancels in float32. The extremes come from another pass, whose q R may be rounded
+// otherwise: held between them, it divides by no difference that is smaller than its own rounding.
 template <typename T, typename S>
 FA_HOST_DEVICE T prior_weight(T joint, S lowest, S highest) {
   using std::exp;
   using std::expm1;
   const S base = exp(lowest);
-  return (T(base) * expm1(joint - T(lowest)) + T(1e-12)) /
+  const T held = clamp_min(select(T(highest) < joint, T(highest), joint), T(lowest));
+  return (T(base) * expm1(held - T(lowest)) + T(1e-12)) /
          T(base * expm1(highest - lowest) + S(1e-12));
 }
 
@@ -194,6 +196,13 @@ FA_HOST_DEVICE T focal_slope(T n, double gamma) {
   if (kSquare) return n * (T(2) * negative_log(n) + n * by_log);
   const T by_power = gamma == 0 ? T(0) : T(gamma) * pow(n, T(gamma - 1));
   return by_power * negative_log(n) + pow(n, T(gamma)) * by_log;
+}
+
+// focal_term, and focal_slope into *slope if kGradient.
+template <bool kSquare, bool kGradient, typename T>
+FA_HOST_DEVICE T focal(T n, double gamma, T* slope) {
+  if (kGradient) *slope = focal_slope<kSquare>(n, gamma);
+  return focal_term<kSquare>(n, gamma);
 }
 
 // -log(b) of a bag, at most 100, and its derivative.
