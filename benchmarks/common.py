@@ -7,7 +7,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -138,17 +138,21 @@ def machine() -> dict[str, str]:
     }
 
 
-def report(rows: list[dict], path: Path | None) -> None:
-    """Prints ``rows`` (one dict a line, the same keys) as a Markdown table; writes them to ``path`` as JSON."""
-    where = machine()
+def report(rows: Iterable[dict], path: Path | None) -> None:
+    """Prints ``rows`` (one dict a line, the same keys) as a Markdown table; writes them to ``path`` as JSON.
+
+    Each row as it comes: a run that is cut short leaves what it has measured.
+    """
+    where, plain = machine(), []
     print("\n" + ", ".join(f"{key}: {value}" for key, value in where.items()) + "\n")
-    columns = list(rows[0])
-    print("| " + " | ".join(columns) + " |")
-    print("|" + "---|" * len(columns))
     for row in rows:
-        print("| " + " | ".join(f"{x:.1f}" if isinstance(x, float) else str(x) for x in row.values()) + " |")
-    if path is not None:
-        plain = [{key: asdict(x) if isinstance(x, Timing) else x for key, x in row.items()} for row in rows]
-        unfinished = path.with_name(path.name + ".partial")
-        unfinished.write_text(json.dumps({"machine": where, "rows": plain}, indent=2) + "\n")
-        os.replace(unfinished, path)
+        if not plain:
+            print("| " + " | ".join(row) + " |")
+            print("|" + "---|" * len(row))
+        cells = [f"{x:.1f}" if isinstance(x, float) else str(x) for x in row.values()]
+        print("| " + " | ".join(cells) + " |", flush=True)
+        plain.append({key: asdict(x) if isinstance(x, Timing) else x for key, x in row.items()})
+        if path is not None:
+            unfinished = path.with_name(path.name + ".partial")
+            unfinished.write_text(json.dumps({"machine": where, "rows": plain}, indent=2) + "\n")
+            os.replace(unfinished, path)

@@ -1,8 +1,10 @@
-"""Times the native deformable convolution against torchvision's and against a plain convolution, the speed of light.
+"""Times the native deformable convolution against torchvision's, a plain convolution and the matrix products alone.
 
 python benchmarks/deform_conv.py --threads 2      # six maps of a detector, 3x3, offsets of N(0, 2) pixels
 
-Forward and the backward of all five gradients apart; memory is what one call takes at its peak, results included.
+Forward and the backward of all five gradients apart; memory is what one call takes at its peak, results included. The
+products are those of the weight, the columns (made beforehand) and their gradients, by PyTorch's BLAS: they are the
+arithmetic that any deformable convolution has to do, and leave out all sampling.
 """
 
 from collections.abc import Callable
@@ -58,6 +60,18 @@ def make_cases(tensors: dict[str, Tensor]) -> dict[str, tuple[Callable, Callable
     return cases
 
 
+def make_products(tensors: dict[str, Tensor]) -> tuple[Callable, Callable]:
+    """Forward: weight by columns; backward: weight by gradient, and gradient by columns."""
+    weight = tensors["weight"].detach().flatten(1)  # (C, 9C)
+    grad = tensors["grad"].flatten(2)  # (N, C, HW)
+    columns = torch.randn(len(grad), weight.shape[1], grad.shape[2], device=grad.device)  # (N, 9C, HW)
+
+    def backward() -> tuple[Tensor, Tensor]:
+        return weight.t() @ grad, grad @ columns.transpose(1, 2)
+
+    return lambda: weight @ columns, backward
+
+
 def check(cases: dict[str, tuple[Callable, Callable]]) -> None:
     """The peers compute the same."""
     for kind in (0, 1):
@@ -78,11 +92,13 @@ def main() -> None:
     rows = []
     for number in arguments.shapes or numbers:
         shape = SHAPES[number]
-        cases = make_cases(make_tensors(shape, arguments.spread, arguments.device))
+        tensors = make_tensors(shape, arguments.spread, arguments.device)
+        cases = make_cases(tensors)
         if arguments.without_torchvision:
             del cases["torchvision"]
         else:
             check(cases)
+        cases["products"] = make_products(tensors)
         for kind, name in enumerate(("forward", "backward")):
             times = interleave({peer: case[kind] for peer, case in cases.items()}, arguments.repeats)
             row = {
@@ -91,6 +107,8 @@ def main() -> None:
                 "native ms": summarize(times["native"]),
                 "plain conv ms": summarize(times["plain"]),
                 "native takes x plain conv": ratio(times["native"], times["plain"]),
+                "products alone ms": summarize(times["products"]),
+                "native takes x products": ratio(times["native"], times["products"]),
             }
             if "torchvision" in times:
                 row["torchvision ms"] = summarize(times["torchvision"])

@@ -132,6 +132,8 @@ def deform_rows(options) -> Iterator[dict]:
                         torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-3)
                 for kind, title in enumerate(("forward", "backward")):
                     calls = {peer: case[kind] for peer, case in cases.items()}
+                    if title == "forward":
+                        calls["graph"] = graphed(calls["native"], options.device)
                     times = timed(calls, options)
                     theirs = "torchvision" in times
                     yield {
@@ -139,6 +141,7 @@ def deform_rows(options) -> Iterator[dict]:
                         "precision": name,
                         "offsets px": spread,
                         "native ms": summarize(times["native"]),
+                        "graph ms": summarize(times["graph"]) if "graph" in times else "-",
                         "deterministic ms": summarize(times["deterministic"]),
                         "channels_last ms": summarize(times["last"]),
                         "torchvision ms": summarize(times["torchvision"]) if theirs else "-",
@@ -216,7 +219,8 @@ def main() -> None:
     if options.device == "cuda" and not torch.cuda.is_available():
         raise SystemExit("error: no CUDA device; --device cpu tries the command without one")
     rows = {"deform": deform_rows, "loss": loss_rows, "decode": decode_rows}[options.operator]
-    report(list(rows(options)), options.json)
+    torch.backends.cudnn.benchmark = True  # else the plain convolution may not be the fastest that cuDNN has
+    report(rows(options), options.json)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ PYTHONS = ((3, 11), (3, 12))
 PACKAGES = ["setuptools", "wheel", "ninja", "torch", "torchvision", "numpy"]
 INPUTS = ["constraints.txt", "setup.py", "pyproject.toml"]  # and everything below tools/ and csrc/
 SOURCE_SUFFIXES = (".cpp", ".h", ".cu", ".cuh", ".py", ".cfg", ".sha256")
+NEEDED_GB = 8.5  # a new environment (5.3), and the downloads beside what they unpack to while it is made
 BUILD_VARIABLES = ["DETECTRON2", "FA_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CXX"]
 
 # Run by the environment's interpreter: what must survive an installation into somebody's own environment.
@@ -80,6 +81,16 @@ def check_version(version: tuple[int, int], who: str) -> None:
         raise SetupError(f"{who} is Python {version[0]}.{version[1]}, needed is {wanted} (PYTHON=... says which)")
 
 
+def check_room(folder: Path) -> None:
+    """Before gigabytes are fetched: pip would end half-way, in words about one file."""
+    free = shutil.disk_usage(folder).free / 1e9
+    if free < NEEDED_GB:
+        raise SetupError(
+            f"{folder} has {free:.1f} GB free, a new environment needs {NEEDED_GB} GB while it is made: make room, or "
+            "choose another place with VENV=FOLDER"
+        )
+
+
 def run(*command: object) -> None:
     """Run a step in the repository's root; its output goes to the user's screen."""
     if subprocess.run([str(part) for part in command], cwd=ROOT).returncode:
@@ -95,6 +106,7 @@ def create(venv: Path) -> Path:
         check_version(tuple(map(int, found.stdout.split())), f"{venv} (delete it to make a new one)")
         return python
     check_version(sys.version_info[:2], sys.executable)
+    check_room(next(folder for folder in venv.absolute().parents if folder.exists()))
     print(f"making {venv} with Python {sys.version_info[0]}.{sys.version_info[1]}", flush=True)
     if subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)]).returncode:
         raise SetupError(f"{sys.executable} -m venv failed (Debian, Ubuntu: apt-get install python3-venv)")

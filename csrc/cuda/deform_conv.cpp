@@ -67,10 +67,10 @@ Tensor or_nothing(const Tensor& grad, const Tensor& like) {
 Tensor deform_conv2d(const Tensor& input, const Tensor& weight, const Tensor& offset,
                      const optional<Tensor>& mask, const optional<Tensor>& bias,
                      at::IntArrayRef stride, at::IntArrayRef padding, at::IntArrayRef dilation) {
+  const Arguments arguments = check_arguments("deform_conv2d", input, weight, offset, mask, bias,
+                                              stride, padding, dilation);
   const c10::cuda::CUDAGuard guard(input.device());
-  std::vector<Level> levels{make_level(check_arguments("deform_conv2d", input, weight, offset, mask,
-                                                       bias, stride, padding, dilation),
-                                       input, offset, mask.value_or(Tensor()), false)};
+  std::vector<Level> levels{make_level(arguments, input, offset, mask.value_or(Tensor()), false)};
   make_output(levels[0]);
   run_forward(levels, weight, bias.value_or(Tensor()));
   return levels[0].output;
@@ -80,13 +80,13 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
     const Tensor& grad_output, const Tensor& input, const Tensor& weight, const Tensor& offset,
     const optional<Tensor>& mask, at::IntArrayRef stride, at::IntArrayRef padding,
     at::IntArrayRef dilation, std::array<bool, 5> needed) {
-  const c10::cuda::CUDAGuard guard(input.device());
   const char* op = "deform_conv2d_backward";
-  std::vector<Level> levels{make_level(
-      check_arguments(op, input, weight, offset, mask, std::nullopt, stride, padding, dilation),
-      input, offset, mask.value_or(Tensor()), false)};
+  const Arguments arguments =
+      check_arguments(op, input, weight, offset, mask, std::nullopt, stride, padding, dilation);
+  check_grad_output(op, grad_output, arguments, input);
+  const c10::cuda::CUDAGuard guard(input.device());
+  std::vector<Level> levels{make_level(arguments, input, offset, mask.value_or(Tensor()), false)};
   Level& level = levels[0];
-  check_grad_output(op, grad_output, level.arguments, input);
   level.grad_output = grad_output.to(input.scalar_type());
   if (needed[0]) make_grad_input(level);
   if (needed[2]) level.grad_offset = at::empty(offset.sizes(), level.offset.options());
@@ -96,10 +96,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
           or_nothing(level.grad_mask, mask ? *mask : input), grad_bias};
 }
 
-std::vector<Level> make_levels(at::TensorList inputs, at::TensorList offset_masks,
-                               const Tensor& weight, const optional<Tensor>& bias) {
-  const std::vector<Arguments> arguments =
-      check_level_arguments(inputs, offset_masks, weight, bias);
+std::vector<Level> make_levels(const std::vector<Arguments>& arguments, at::TensorList inputs,
+                               at::TensorList offset_masks) {
   std::vector<Level> levels;
   for (size_t l = 0; l < arguments.size(); ++l) {
     const Tensor& raw = offset_masks[l];
@@ -111,8 +109,9 @@ std::vector<Level> make_levels(at::TensorList inputs, at::TensorList offset_mask
 
 std::vector<Tensor> deform_conv2d_levels(at::TensorList inputs, at::TensorList offset_masks,
                                          const Tensor& weight, const optional<Tensor>& bias) {
+  const auto arguments = check_level_arguments(inputs, offset_masks, weight, bias);
   const c10::cuda::CUDAGuard guard(weight.device());
-  std::vector<Level> levels = make_levels(inputs, offset_masks, weight, bias);
+  std::vector<Level> levels = make_levels(arguments, inputs, offset_masks);
   std::vector<Tensor> outputs;
   for (Level& level : levels) {
     make_output(level);
@@ -126,15 +125,17 @@ std::vector<Tensor> deform_conv2d_levels_backward(at::TensorList grad_outputs,
                                                   at::TensorList inputs,
                                                   at::TensorList offset_masks, const Tensor& weight,
                                                   std::array<bool, 4> needed) {
-  const c10::cuda::CUDAGuard guard(weight.device());
   const char* op = "deform_conv2d_levels_backward";
-  std::vector<Level> levels = make_levels(inputs, offset_masks, weight, std::nullopt);
-  TORCH_CHECK_VALUE(grad_outputs.size() == levels.size(), op, ": ", grad_outputs.size(),
-                    " gradients for ", levels.size(), " levels");
+  const auto arguments = check_level_arguments(inputs, offset_masks, weight, std::nullopt);
+  TORCH_CHECK_VALUE(grad_outputs.size() == arguments.size(), op, ": ", grad_outputs.size(),
+                    " gradients for ", arguments.size(), " levels");
+  for (size_t l = 0; l < arguments.size(); ++l)
+    check_grad_output(op, grad_outputs[l], arguments[l], inputs[l]);
+  const c10::cuda::CUDAGuard guard(weight.device());
+  std::vector<Level> levels = make_levels(arguments, inputs, offset_masks);
   std::vector<Tensor> grad_raw(levels.size());
   for (size_t l = 0; l < levels.size(); ++l) {
     Level& level = levels[l];
-    check_grad_output(op, grad_outputs[l], level.arguments, inputs[l]);
     level.grad_output = grad_outputs[l].to(inputs[l].scalar_type());
     if (needed[0]) make_grad_input(level);
     if (needed[1]) {

@@ -56,6 +56,7 @@ __device__ inline void scatter_fixed(const Geometry& g, const Record<Sum>& recor
                                      unsigned long long* grad_input) {
   const Sum scale = fixed[0];
   const int32_t channels = g.channels / g.offset_groups;
+  bool wild = false;  // an addend that is not finite
   for (int32_t c = lane; c < channels; c += lanes) {
     const int32_t channel = record.first_channel + c;
     const Sum grad = Sum(columns[column_index(g, record, channel)]);
@@ -65,13 +66,14 @@ __device__ inline void scatter_fixed(const Geometry& g, const Record<Sum>& recor
       const int64_t pixel = int64_t(record.image) * g.height * g.width + record.corner[k];
       const Sum value = record.weight[k] * grad * scale;
       if (!(abs(value) < Sum(1LL << 62))) {
-        atomicAdd(fixed + 1, std::numeric_limits<Sum>::quiet_NaN());
+        wild = true;
         continue;
       }
       atomicAdd(grad_input + pixel * g.channels + channel,
                 static_cast<unsigned long long>(llrint(value)));
     }
   }
+  if (wild) atomicAdd(fixed + 1, std::numeric_limits<Sum>::quiet_NaN());
 }
 
 // Grid: blocks of kRecords records. Every thread takes part in all rounds, for the shuffles.

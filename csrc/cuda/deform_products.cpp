@@ -58,6 +58,8 @@ void add_weight_gradient(const Tensor& grad_output, const Tensor& columns, Tenso
   // not.
   if (groups > 1) {
     sum.add_(at::bmm(grouped(grad_output, groups).transpose(1, 2), grouped(columns, groups)));
+  } else if (sum.scalar_type() == columns.scalar_type()) {
+    sum[0].addmm_(grad_output.t(), columns);
   } else {
     sum[0].add_(at::mm(grad_output.t(), columns));
   }

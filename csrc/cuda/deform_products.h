@@ -1,6 +1,7 @@
 // The matrix products of the deformable convolution on CUDA, by cuBLAS in the tensors' own type:
-// tensor cores for the half types with sums in float32, torch.backends.cuda.matmul's settings for
-// float32. Legend: P positions, G groups, T taps, C channels, O outputs.
+// tensor cores for the half types, torch.backends.cuda.matmul's settings for the rest (TF32; how a
+// product of halves that cuBLAS cuts along its sum is put together).
+// Legend: P positions, G groups, T taps, C channels, O outputs.
 #pragma once
 
 #include <ATen/core/Tensor.h>

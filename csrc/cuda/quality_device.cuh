@@ -133,13 +133,13 @@ struct Highest {
   __device__ double operator()(double a, double b) const { return a < b ? b : a; }
 };
 
-// Over the block's kThreads values, in a fixed order; every thread gets the result.
-template <typename Op>
+// Over the values of the block's kCount threads, in a fixed order; every thread gets the result.
+template <int kCount = kThreads, typename Op>
 __device__ double block_reduce(double value, Op op, double* shared) {
   __syncthreads();
   shared[threadIdx.x] = value;
   __syncthreads();
-  for (int half = kThreads / 2; half > 0; half /= 2) {
+  for (int half = kCount / 2; half > 0; half /= 2) {
     if (int(threadIdx.x) < half) {
       shared[threadIdx.x] = op(shared[threadIdx.x], shared[threadIdx.x + half]);
     }

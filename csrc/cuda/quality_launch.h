@@ -59,6 +59,8 @@ struct CudaWork {
 };
 
 constexpr int kThreads = 128;
+// Of a block that walks over the locations of one box: an image-sized one has tens of thousands.
+constexpr int kBoxThreads = 256;
 
 inline int blocks_per_image(int64_t locations) {
   return static_cast<int>((locations + kThreads - 1) / kThreads);

@@ -184,14 +184,14 @@ __global__ void __launch_bounds__(kThreads, 4) gradients_kernel(const CudaWork<S
 
 // One block a (box, level): its sums behind the gradients of mu and sigma.
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 4) gaussian_sums_kernel(const CudaWork<S> work) {
-  __shared__ double shared[kThreads];
+__global__ void __launch_bounds__(kBoxThreads, 1) gaussian_sums_kernel(const CudaWork<S> work) {
+  __shared__ double shared[kBoxThreads];
   const int g = blockIdx.x, l = blockIdx.y, image = image_of(work.first_box, work.images, g);
   const DeviceBox<S> box = load_box(work, g);
   const Cells cells = cells_inside(work, box, l);
   const Gaussian<S> gaussian = gaussian_of(work, box, l);
   double sums[4] = {0, 0, 0, 0};
-  for (int k = threadIdx.x; k < cells.count(); k += kThreads) {
+  for (int k = threadIdx.x; k < cells.count(); k += kBoxThreads) {
     const Location<S> place = location_inside(work, l, cells, k);
     const PairQuality<S> pair =
         pair_of(work, place, image, box, load_prediction(work, place, image), gaussian);
@@ -201,7 +201,7 @@ __global__ void __launch_bounds__(kThreads, 4) gaussian_sums_kernel(const CudaWo
     sums[0] += ex, sums[1] += ey, sums[2] += ex * pair.dx, sums[3] += ey * pair.dy;
   }
   for (int i = 0; i < 4; ++i) {
-    const double sum = block_reduce(sums[i], Sum(), shared);
+    const double sum = block_reduce<kBoxThreads>(sums[i], Sum(), shared);
     if (threadIdx.x == 0) work.box_sums[(int64_t(g) * work.levels + l) * 4 + i] = sum;
   }
 }
@@ -253,7 +253,7 @@ cudaError_t launch_gradients(const CudaWork<S>& work, cudaStream_t stream) {
   if (work.boxes > 0) {
     const int blocks = (work.boxes + kThreads - 1) / kThreads;
     factors_kernel<S><<<blocks, kThreads, 0, stream>>>(work);
-    gaussian_sums_kernel<S><<<dim3(work.boxes, work.levels), kThreads, 0, stream>>>(work);
+    gaussian_sums_kernel<S><<<dim3(work.boxes, work.levels), kBoxThreads, 0, stream>>>(work);
   }
   const dim3 grid(blocks_per_image(work.locations), work.images);
   if (grid.x * grid.y > 0) {

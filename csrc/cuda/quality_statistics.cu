@@ -26,8 +26,8 @@ __global__ void __launch_bounds__(kThreads, 4) max_iou_kernel(const CudaWork<S> 
 
 // One block a box.
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 3) statistics_kernel(const CudaWork<S> work) {
-  __shared__ double shared[kThreads];
+__global__ void __launch_bounds__(kBoxThreads, 1) statistics_kernel(const CudaWork<S> work) {
+  __shared__ double shared[kBoxThreads];
   const int g = blockIdx.x, image = image_of(work.first_box, work.images, g);
   const DeviceBox<S> box = load_box(work, g);
   double weight = 0, confidence = 0, prior = 0, count = 0;
@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kThreads, 3) statistics_kernel(const CudaWork<
   for (int l = 0; l < work.levels; ++l) {
     const Cells cells = cells_inside(work, box, l);
     const Gaussian<S> gaussian = gaussian_of(work, box, l);
-    for (int k = threadIdx.x; k < cells.count(); k += kThreads) {
+    for (int k = threadIdx.x; k < cells.count(); k += kBoxThreads) {
       const Location<S> place = location_inside(work, l, cells, k);
       const PairQuality<S> pair =
           pair_of(work, place, image, box, load_prediction(work, place, image), gaussian);
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 3) statistics_kernel(const CudaWork<
   // In shared memory: the second pass needs the registers.
   __shared__ CudaStatistics out;
   const auto reduce = [&](double value, auto op, double* to) {
-    const double result = block_reduce(value, op, shared);
+    const double result = block_reduce<kBoxThreads>(value, op, shared);
     if (threadIdx.x == 0) *to = result;
   };
   reduce(weight, Sum(), &out.bag_weight);
@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kThreads, 3) statistics_kernel(const CudaWork<
     for (int l = 0; l < work.levels; ++l) {
       const Cells cells = cells_inside(work, box, l);
       const Gaussian<S> gaussian = gaussian_of(work, box, l);
-      for (int k = threadIdx.x; k < cells.count(); k += kThreads) {
+      for (int k = threadIdx.x; k < cells.count(); k += kBoxThreads) {
         const Location<S> place = location_inside(work, l, cells, k);
         const PairQuality<S> pair =
             pair_of(work, place, image, box, load_prediction(work, place, image), gaussian);
@@ -92,7 +92,7 @@ cudaError_t launch_statistics(const CudaWork<S>& work, cudaStream_t stream) {
   if (work.boxes == 0 || work.locations == 0) return cudaSuccess;
   const dim3 grid(blocks_per_image(work.locations), work.images);
   max_iou_kernel<S><<<grid, kThreads, 0, stream>>>(work);
-  statistics_kernel<S><<<work.boxes, kThreads, 0, stream>>>(work);
+  statistics_kernel<S><<<work.boxes, kBoxThreads, 0, stream>>>(work);
   return cudaGetLastError();
 }
 

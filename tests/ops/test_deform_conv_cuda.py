@@ -130,10 +130,14 @@ def test_a_cuda_graph_follows_new_values() -> None:
     torch.testing.assert_close(output, expected)
 
 
-def test_a_tensor_on_the_cpu_is_refused_in_words() -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("offset", "offset is on cpu"), ("weight", "weight is on cpu"), ("input", "weight is on cuda.*input on cpu")],
+)
+def test_a_tensor_on_the_cpu_is_refused_in_words(name: str, words: str) -> None:
     case = on(make_case(), "cuda")
-    case.offset = case.offset.cpu()
-    with pytest.raises(ValueError, match="offset is on cpu"):
+    setattr(case, name, getattr(case, name).cpu())
+    with pytest.raises(ValueError, match=words):
         torch.ops.fa_detectron.deform_conv2d(
             case.input, case.weight, case.offset, case.mask, case.bias, [1, 1], [1, 1], [1, 1]
         )
@@ -142,11 +146,13 @@ def test_a_tensor_on_the_cpu_is_refused_in_words() -> None:
 def test_the_current_stream_is_used() -> None:
     case = on(make_case(c=64, size=(64, 64), dtype=torch.float32), "cuda")
     expected = deform_conv2d(*case.arguments())
+    late = torch.zeros_like(case.input)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        graph_input = case.input * 1
-        found = deform_conv2d(graph_input, *case.arguments()[1:])
+        torch.cuda._sleep(50_000_000)  # cycles: work on another stream would read the zeros
+        late.copy_(case.input)
+        found = deform_conv2d(late, *case.arguments()[1:])
     stream.synchronize()
     torch.testing.assert_close(found, expected)
 
