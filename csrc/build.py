@@ -101,8 +101,16 @@ def _toolkit_include_dirs(root: Path) -> list[str]:
     return [str(folder) for folder in sorted(wheels.glob("*/include")) if (folder / "cusparse.h").exists()]
 
 
+def _prepare_environment() -> None:
+    """For torch's part of the build, which finds ninja on the PATH only and takes an empty CXX at its word."""
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    if not os.environ.get("CXX", "c++").strip():
+        del os.environ["CXX"]
+
+
 def extensions() -> list:
     """The extension modules for ``setup(ext_modules=...)``; sources are relative to the repository's root."""
+    _prepare_environment()
     cuda = _cuda()
     patterns = ["csrc/*.cpp", "csrc/core/*.cpp", "csrc/cpu/*.cpp"]
     macros = [("FA_BUILD_TORCH", f'"{torch.__version__}"'), ("FA_BUILD_CUDA", '""'), ("FA_BUILD_ARCHS", '""')]
@@ -164,6 +172,9 @@ _CAUSES = (
     (r"(\S+: fatal error: \S+: No such file or directory)", r"a header is missing: \1"),
     (r"(unsupported GNU version![^\n]*)", r"nvcc does not take this g++, set CXX to an older one: \1"),
     (r"nvcc fatal\s*: (Unsupported gpu architecture[^\n]*)", r"nvcc: \1; set TORCH_CUDA_ARCH_LIST"),
+    (r"Command '\['([^']*)', '--?[\w-]*version'\]' returned non-zero", r"\1 is no working C++ compiler: set CXX"),
+    (r"No space left on device", "the disk is full (or TMPDIR's is)"),
+    (r"(internal compiler error[^\n]*)", r"the compiler crashed: \1"),
     (r"Killed|out of memory allocating", "too little memory for the compiler: set MAX_JOBS=1"),
     (r"\n(\S+:\d+:\d+: error: [^\n]*|\S+\(\d+\): error: ?[^\n]*)", r"\1"),
     (r"(nvcc (?:fatal|error)[^\n]*|ld: cannot find [^\n]*)", r"\1"),
@@ -173,7 +184,7 @@ _CAUSES = (
 def _cause(error: BaseException, output: str) -> str:
     """One line on why a build failed: from what its commands printed, else from the exception."""
     for pattern, cause in _CAUSES:
-        if found := re.search(pattern, "\n" + output):
+        if found := re.search(pattern, f"\n{output}\n{error}"):
             return found.expand(cause)
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -12,6 +12,7 @@ namespace FA_ISA {
 
 // clang-format off: in the order of use
 #include "cpu/quality_vector.h"
+#include "cpu/quality_functions.h"
 #include "cpu/quality_cells.h"
 #include "cpu/quality_statistics.h"
 #include "cpu/quality_negative.h"

@@ -58,7 +58,7 @@ template <bool kSquare, bool kWeighted, bool kGradient, typename V, typename S>
 FA_HOST_DEVICE V focal_vector(V logits, const S* h, const S* weights, double gamma, S factor,
                               V* grad, S* grad_h) {
   typedef Lanes<V> L;
-  const V p = sigmoid(logits);
+  const V p = bounded_sigmoid(logits);  // e^-88 and less are alike in any sum
   const V weighted = kWeighted ? p * L::load(weights) : p, n = weighted * L::load(h);
   V by_n;
   const V term = focal<kSquare, kGradient>(n, gamma, &by_n);

@@ -32,6 +32,8 @@ __global__ void __launch_bounds__(kThreads) keys_kernel(const KeyWork work) {
   work.keys[pair] = key;
 }
 
+constexpr int kNear = 256;  // detections of an image that NMS holds in shared memory
+
 // A candidate, or with the class -1 the end of them.
 struct Candidate {
   Corners<float> box;
@@ -65,8 +67,11 @@ __device__ __forceinline__ Candidate load_candidate(const KeepWork& work, int im
 // looked at.
 __global__ void __launch_bounds__(kThreads) keep_kernel(const KeepWork work) {
   __shared__ Candidate next[kThreads];
+  __shared__ Corners<float> near_box[kNear];
+  __shared__ int32_t near_class[kNear];
   const int image = blockIdx.x;
-  // What is kept is read again from where it goes, behind a barrier.
+  // What is kept is read again behind a barrier: the first kNear from here, others from where they
+  // go.
   const int64_t first_kept = int64_t(image) * work.capacity;
   Corners<float>* const kept_box = reinterpret_cast<Corners<float>*>(work.boxes) + first_kept;
   int64_t* const kept_class = work.labels + first_kept;
@@ -82,8 +87,9 @@ __global__ void __launch_bounds__(kThreads) keep_kernel(const KeepWork work) {
       if (!more) break;
       int suppressed = 0;
       for (int k = threadIdx.x; k < kept; k += kThreads) {
-        if (kept_class[k] == candidate.cls &&
-            suppresses(kept_box[k], candidate.box, work.nms_threshold)) {
+        const bool near = k < kNear;
+        if ((near ? near_class[k] : int32_t(kept_class[k])) == candidate.cls &&
+            suppresses(near ? near_box[k] : kept_box[k], candidate.box, work.nms_threshold)) {
           suppressed = 1;
         }
       }
@@ -91,6 +97,7 @@ __global__ void __launch_bounds__(kThreads) keep_kernel(const KeepWork work) {
       if (threadIdx.x == 0) {
         kept_box[kept] = candidate.box;
         kept_class[kept] = candidate.cls;
+        if (kept < kNear) near_box[kept] = candidate.box, near_class[kept] = candidate.cls;
         memcpy(work.scores + first_kept + kept, &candidate.score_bits, 4);
       }
       ++kept;

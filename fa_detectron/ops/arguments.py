@@ -35,3 +35,11 @@ def check_head_maps(
                 raise ValueError(f"{name}[{level}] is on {found.device}, cls_logits[0] on {first.device}")
         if not 0 < strides[level] < math.inf:
             raise ValueError(f"strides[{level}] must be positive and finite, got {strides[level]}")
+
+
+def check_devices(operator: str, *groups: Tensor | Sequence[Tensor]) -> None:
+    """Raises ValueError where tensors, or lists of them, are on more than one device."""
+    tensors = [x for group in groups for x in ([group] if isinstance(group, Tensor) else group)]
+    devices = {str(x.device) for x in tensors}
+    if len(devices) > 1:
+        raise ValueError(f"{operator}: tensors are on {' and '.join(sorted(devices))}, they must be on one device")

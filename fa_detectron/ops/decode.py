@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .arguments import check_head_maps
+from .arguments import check_devices, check_head_maps
 
 
 @torch.no_grad()
@@ -81,6 +81,7 @@ def _native_decode(
 
 
 def _fake_decode(cls_logits, box_ltrb, obj_logits, strides, offset, threshold, topk, nms_threshold, max_detections):
+    check_devices("decode_detections", cls_logits, box_ltrb, obj_logits)
     first = cls_logits[0]
     most = sum(torch.sym_min(topk, x.shape[2] * x.shape[3]) for x in cls_logits)
     size = (first.shape[0], torch.sym_min(most, max_detections))

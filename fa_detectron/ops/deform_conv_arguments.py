@@ -3,6 +3,8 @@
 The native operators make the same checks themselves (csrc/core/deform_arguments.cpp). Legend as in deform_conv.py.
 """
 
+from operator import index
+
 import torch
 from torch import Tensor
 
@@ -14,9 +16,13 @@ def pair(value: Size) -> tuple[int, int]:
     """A number for both height and width, or one each."""
     if isinstance(value, int):
         return value, value
-    two = isinstance(value, (tuple, list)) and len(value) == 2
-    _require(two, f"stride, padding and dilation take a number or two numbers, got {value}")
-    return value[0], value[1]
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    try:
+        if len(both) == 2:  # NumPy's numbers become Python's, traced ones stay
+            return tuple(number if isinstance(number, (int, torch.SymInt)) else index(number) for number in both)
+    except TypeError:
+        pass
+    raise ValueError(f"deform_conv2d: stride, padding and dilation take a whole number or two numbers, got {value}")
 
 
 def _require(condition: bool, message: str) -> None:
@@ -75,6 +81,14 @@ def output_shape(
         if tensor is not None:
             _require(tuple(tensor.shape) == shape, f"{name} has the shape {tuple(tensor.shape)}, it must be {shape}")
     return (n, o, *size)
+
+
+def check_gradient(grad_output: Tensor, shape: tuple[int, ...], input: Tensor) -> None:
+    """Raises ValueError where the gradient of an output of ``shape`` cannot be that."""
+    _require(grad_output.device == input.device, f"grad_output is on {grad_output.device}, input on {input.device}")
+    _require(
+        tuple(grad_output.shape) == shape, f"grad_output has the shape {tuple(grad_output.shape)}, it must be {shape}"
+    )
 
 
 def level_shapes(

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import native
-from .deform_conv_arguments import level_shapes, output_shape
+from .deform_conv_arguments import check_gradient, level_shapes, output_shape
 
 
 def _new(input: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -27,7 +27,7 @@ def _fake(input, weight, offset, mask, bias, stride, padding, dilation):
 
 
 def _fake_backward(grad_output, input, weight, offset, mask, stride, padding, dilation, needed):
-    output_shape(input, weight, offset, mask, None, stride, padding, dilation)
+    check_gradient(grad_output, output_shape(input, weight, offset, mask, None, stride, padding, dilation), input)
     grad_bias = weight.new_empty(weight.shape[0] if needed[4] else 0)
     return (
         _wanted(needed[0], input, keep_layout=True),
@@ -44,7 +44,8 @@ def _fake_levels(inputs, offset_masks, weight, bias):
 
 
 def _fake_levels_backward(grad_outputs, inputs, offset_masks, weight, needed):
-    level_shapes(inputs, offset_masks, weight, None)
+    for grad, shape in zip(grad_outputs, level_shapes(inputs, offset_masks, weight, None), strict=True):
+        check_gradient(grad, shape, weight)
     return [
         *(_wanted(needed[0], feature, keep_layout=True) for feature in inputs),
         *(_wanted(needed[1], raw) for raw in offset_masks),
@@ -110,4 +111,4 @@ def register() -> None:
     library.register_autograd("fa_detectron::deform_conv2d_levels", _backward_levels, setup_context=_setup_levels)
     for name in ("deform_conv2d", "deform_conv2d_levels"):
         library.register_autograd(f"fa_detectron::{name}_backward", _refuse_second)
-        native.refuse_vmap(name)
+        native.refuse_vmap(name, f"{name}_backward")

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._functorch import eager_transforms
 from torch.autograd import forward_ad
 
 _LOGGER = logging.getLogger(__name__)
@@ -124,10 +125,13 @@ def use(*tensors: Tensor | None) -> bool:
 
 
 def _refuse_tangents(tensors: tuple[Tensor | None, ...]) -> None:
-    # Outside of every level, as in all training, no tensor has one. Private: where it is gone each tensor is asked.
-    if torch.compiler.is_compiling() or getattr(forward_ad, "_current_level", 0) < 0:
-        return
-    if any(tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None for tensor in tensors):
+    if torch.compiler.is_compiling():  # no look at the tensors: whatever is inside a jvp counts
+        refused = eager_transforms.JVP_NESTING > 0
+    else:
+        # Outside of every level, as in all training, no tensor has one. Private: where it is gone each tensor is asked.
+        inside = getattr(forward_ad, "_current_level", 0) >= 0
+        refused = inside and any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in tensors)
+    if refused:
         raise RuntimeError(
             "fa_detectron's native operators have no forward-mode derivative (torch.func.jvp); FA_NO_NATIVE=1 runs "
             "them in plain PyTorch, which has"

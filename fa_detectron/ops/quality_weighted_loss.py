@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from . import native, reference
-from .arguments import check_head_maps
+from .arguments import check_devices, check_head_maps
 from .reference.quality_weighted_loss import loss_divisors
 
 IOU_TYPES = ("giou", "linear_iou", "iou")
@@ -72,7 +72,7 @@ def quality_weighted_loss(
         cls_logits: a level, (N, K, H, W).
         box_ltrb: a level, (N, 4, H, W), distances to the left, top, right and bottom side in pixels, >= 0.
         obj_logits: a level, (N, 1, H, W).
-        gt_boxes: an image, (G, 4) xyxy pixels; G may be 0.
+        gt_boxes: an image, (G, 4) xyxy pixels; G may be 0. No gradient.
         gt_classes: an image, (G,) int64 in [0, K).
         mu, sigma: the Gaussian priors in cells, (K, 2), or (L, K, 2) with one row a level (MDQ). Only sigma^2 enters,
             floored at 1e-6.
@@ -89,7 +89,7 @@ def quality_weighted_loss(
 
     Returns:
         0-dim tensors ``loss_pos``, ``loss_neg``, ``loss_norm``, float32 (float64 for float64 maps). Half-precision maps
-        are computed in float32. Every float input always receives a gradient.
+        are computed in float32. Maps, mu and sigma always receive a gradient.
 
     Raises:
         ValueError: a shape, dtype or device does not fit, or an option is unknown.
@@ -180,6 +180,7 @@ def _float64_like(value: float | Tensor, like: Tensor) -> Tensor:
 def _fake_statistics(
     cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, *options
 ) -> tuple[Tensor, Tensor, Tensor]:
+    check_devices("quality_statistics", cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma)
     maps = cls_logits[0]
     boxes = sum(x.shape[0] for x in gt_boxes)
     locations = sum(x.shape[2] * x.shape[3] for x in cls_logits)
@@ -191,10 +192,12 @@ def _fake_statistics(
 
 
 def _fake_loss(cls_logits, *rest) -> Tensor:
+    check_devices("quality_loss", cls_logits, *rest[:9])  # the tensors end with the divisors
     return cls_logits[0].new_empty(3)
 
 
 def _fake_forward(cls_logits, box_ltrb, obj_logits, *rest) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    check_devices("quality_loss_forward", cls_logits, box_ltrb, obj_logits, *rest[:7])
     with_gradient = rest[-1]
     maps = (cls_logits, obj_logits) if with_gradient else ([], [])
     cls, obj = ([x.new_empty(x.shape) for x in levels] for levels in maps)

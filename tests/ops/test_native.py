@@ -113,6 +113,18 @@ def test_a_tangent_is_refused_in_words_and_not_lost() -> None:
         torch.func.jvp(lambda x: deform_conv2d(x, offset, weight, padding=1), (x,), (torch.ones_like(x),))
 
 
+@pytest.mark.skipif(not native.loaded(), reason="the native operators are not built")
+def test_a_compiled_tangent_is_refused_in_words_and_not_lost() -> None:
+    weight, offset = torch.randn(4, 4, 3, 3), torch.zeros(1, 18, 5, 5)
+
+    def derivative(x: torch.Tensor) -> torch.Tensor:
+        return torch.func.jvp(lambda x: deform_conv2d(x, offset, weight, padding=1), (x,), (x,))[1]
+
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+        torch.compile(derivative, backend="eager")(torch.randn(1, 4, 5, 5))
+    torch._dynamo.reset()
+
+
 def test_plain_pytorch_takes_a_tangent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "_DEVICES", frozenset())
     weight, offset = torch.randn(4, 4, 3, 3), torch.zeros(1, 18, 5, 5)

@@ -143,3 +143,27 @@ def test_gradients(change: Change, words: str) -> None:
 def test_decoding(change: Change, words: str) -> None:
     arguments = (*test_native_decode.make_maps(), [8.0, 16.0], 0.0, 0.05, 1000, 0.6, 100)
     refuse(OPS.decode_detections, arguments, change, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "place"), [("decode_detections", 2), ("quality_statistics", 5), ("quality_loss", 9)], ids=lambda x: str(x)
+)
+def test_a_tensor_on_another_device_is_refused_by_the_fake_kernels(name: str, place: int) -> None:
+    """A meta tensor among others sends the call to them: they must not make up a result on the CPU."""
+    if name == "decode_detections":
+        arguments = [*test_native_decode.make_maps(), [8.0, 16.0], 0.0, 0.05, 10, 0.6, 10]
+    else:
+        arguments = list(operator_arguments(loss_cases.make_case())[name == "quality_loss"])
+    moved = arguments[place]
+    arguments[place] = moved.to("meta") if isinstance(moved, Tensor) else [x.to("meta") for x in moved]
+    with torch.no_grad(), pytest.raises(ValueError, match="tensors are on cpu and meta"):
+        getattr(OPS, name)(*arguments)
+
+
+def test_a_gradient_that_does_not_fit_is_refused_by_the_fake_kernels() -> None:
+    input, weight, offset = torch.empty(1, 4, 5, 6), torch.empty(3, 4, 3, 3), torch.empty(1, 18, 5, 6)
+    options = (None, [1, 1], [1, 1], [1, 1], [True] * 5)
+    with pytest.raises(ValueError, match="grad_output is on meta, input on cpu"):
+        OPS.deform_conv2d_backward(torch.empty(1, 3, 5, 6, device="meta"), input, weight, offset, *options)
+    with pytest.raises(ValueError, match=r"grad_output has the shape \(7,\), it must be \(1, 3, 5, 6\)"):
+        OPS.deform_conv2d_backward(*(x.to("meta") for x in (torch.empty(7), input, weight, offset)), *options)

@@ -208,11 +208,46 @@ def test_an_empty_bag_costs_100_and_pulls_nothing() -> None:
     assert all(not x.any() for x in found)
 
 
-def test_a_bag_of_probability_0_costs_100() -> None:
+@pytest.mark.parametrize("obj", [-200.0, 40.0], ids=["both saturated", "one saturated"])
+def test_a_bag_of_probability_0_costs_100(obj: float) -> None:
     """Its locations have no chance at all: b = 0, the slope is -(1 - b) / 1e-12, and 0 times that is 0."""
-    losses, found = evaluate(bare_maps(-200.0), [-4.0, -4.0, 12.0, 12.0])
+    maps = bare_maps(-200.0)
+    maps[2][0].fill_(obj)
+    losses, found = evaluate(maps, [-4.0, -4.0, 12.0, 12.0])
     assert losses["loss_pos"].item() == pytest.approx(0.25 * 100)
     assert all(torch.isfinite(x).all() for x in found)
+
+
+# PyTorch's sigmoid in float32, and so the fallback's, is 0 below -88.7.
+@pytest.mark.parametrize("logit", [-85.0, pytest.param(-95.0, marks=native_only)])
+def test_a_score_below_the_normal_numbers_still_counts(logit: float) -> None:
+    maps = bare_maps(logit)
+    maps[2][0].fill_(40.0)
+    wide = [[x.double() for x in group] for group in maps]
+    truth = [torch.tensor([[-4.0, -4.0, 12.0, 12.0]])], [torch.tensor([0])]
+    found, expected = (
+        quality_weighted_loss(*m, *truth, torch.zeros(1, 2), torch.ones(1, 2), (8,), normalizers=(1.0, 1.0))["loss_pos"]
+        for m in (maps, wide)
+    )
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("mu", [6.0, 8.0, 9.8, 10.0])
+def test_a_bag_far_from_the_centre_is_divided_by_1e_12_at_least(mu: float) -> None:
+    """The Gaussians' sum is smaller, at 10 cells no normal number: loss and slope follow them, not their quotient."""
+    maps, box, label = bare_maps(1.0), [torch.tensor([[-4.0, -4.0, 12.0, 12.0]])], [torch.tensor([0])]
+
+    def evaluate_as(dtype: torch.dtype) -> tuple[float, Tensor]:
+        leaf = torch.full((1, 2), mu, dtype=dtype).requires_grad_()
+        arguments = [[x.to(dtype) for x in group] for group in maps]
+        losses = quality_weighted_loss(
+            *arguments, [box[0].to(dtype)], label, leaf, torch.ones(1, 2, dtype=dtype), (8,), normalizers=(1.0, 1.0)
+        )
+        return losses["loss_pos"].item(), torch.autograd.grad(losses["loss_pos"], leaf)[0].double()
+
+    (found, by_mu), (expected, wanted) = evaluate_as(torch.float32), evaluate_as(torch.float64)
+    assert found == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(by_mu, wanted, rtol=1e-2, atol=0)
 
 
 @pytest.mark.parametrize("mu", [8.0, 50.0], ids=["below 1e-12", "zero"])

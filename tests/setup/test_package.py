@@ -94,6 +94,12 @@ def test_files_stay_readable(path):
     assert len((ROOT / path).read_text().splitlines()) <= 260
 
 
+@pytest.mark.parametrize("path", sorted(path for path in (ROOT / "csrc").rglob("*.*") if path.suffix != ".py"), ids=str)
+def test_native_files_stay_readable(path):
+    if path.suffix in (".cpp", ".h", ".cu", ".cuh"):
+        assert len(path.read_text().splitlines()) <= 300
+
+
 def test_develop_is_a_command_that_keeps_torch_in_sight(monkeypatch):
     import setuptools.command.develop as module
     from setuptools import Distribution

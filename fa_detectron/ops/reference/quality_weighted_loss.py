@@ -122,7 +122,7 @@ def quality_weighted_loss(
 
     positive, negative, prior, background = [], [], [], []
     for q, pred, boxes, classes in zip(quality, prediction, gt_boxes, gt_classes, strict=True):
-        boxes = boxes.to(q.dtype)
+        boxes, classes = boxes.detach().to(q.dtype), classes.long()
         pairs = find_pairs(grid, boxes, classes, mu, sigma)
         q_pair = q[pairs.location, classes[pairs.box]]  # (S,)
         r_pair = regression_quality(pred[pairs.location], boxes[pairs.box], iou_type, reg_weight)  # (S,)
@@ -143,7 +143,7 @@ def quality_weighted_loss(
 
     if normalizers is None:
         normalizers = loss_divisors(sum(len(b) for b in gt_boxes), torch.stack(background).sum(), reduce)
-    num_foreground, num_background = normalizers
+    num_foreground, num_background = (x.reshape(()) if isinstance(x, Tensor) else x for x in normalizers)
     return {
         "loss_pos": focal_alpha * torch.stack(positive).sum() / num_foreground,
         "loss_neg": (1 - focal_alpha) * torch.stack(negative).sum() / num_background,
