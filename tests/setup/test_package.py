@@ -94,7 +94,7 @@ def test_files_stay_readable(path):
     assert len((ROOT / path).read_text().splitlines()) <= 260
 
 
-@pytest.mark.parametrize("path", [path for kind in ("cpp", "h", "cu", "cuh") for path in files_below("csrc", kind=kind)])
+@pytest.mark.parametrize("path", [x for kind in ("cpp", "h", "cu", "cuh") for x in files_below("csrc", kind=kind)])
 def test_native_files_stay_readable(path):
     assert len((ROOT / path).read_text().splitlines()) <= 300
 
