@@ -21,8 +21,8 @@ from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
 from fa_detectron.data.paths import FORMATS, parse_source
 from fa_detectron.data.preparation import class_table
-from fa_detectron.data.records import AnnotatedSet
-from fa_detectron.data.registration import read_source
+from fa_detectron.data.readers import read_annotated_set
+from fa_detectron.data.records import AnnotatedSet, ReadOptions
 from fa_detectron.engine.config_io import load_config
 from fa_detectron.engine.progress import BarLoader, show_bars
 from fa_detectron.errors import UserError, run_command
@@ -70,21 +70,16 @@ def check_set(
     """
     source = parse_source(path, split)
     try:
-        data = read_source(source, images_root, findings.complain)
+        data = read_annotated_set(source, ReadOptions(images_root), findings)
     except UserError as error:
-        findings.say(REFUSED, str(source), str(error))
+        findings.say(REFUSED, str(source), str(error).removeprefix(f"{source}: "))
         return None
     if classes is not None:
-        check_classes(data, classes, findings.complain)
-    boxes = clean_boxes(data, False, findings.complain)
-    findings.add(PROBLEM, data.path, "boxes with a side of a pixel or less", boxes.tiny)
-    if boxes.clipped:
-        findings.say(
-            NOTE, data.path, f"{data.path}: {boxes.clipped} boxes stick out by a pixel or less (they are clipped)"
-        )
-    findings.add(PROBLEM, data.path, "boxes that an image has twice", repeated_boxes(data))
-    digests = scan_images(data, findings.complain, _bar)
-    findings.add(PROBLEM, data.path, "groups of images with the same pixels", same_content(data, digests))
+        check_classes(data, classes, findings)
+    clean_boxes(data, "stop", findings)
+    findings.problem(data.path, "boxes that an image has twice", repeated_boxes(data))
+    digests = scan_images(data, findings, _bar)
+    findings.problem(data.path, "groups of images with the same pixels", same_content(data, digests))
     statistics = box_statistics(data, size)
     _judge(data, statistics, findings, training=classes is None)
     return Checked(data, statistics, digests)
@@ -92,22 +87,22 @@ def check_set(
 
 def _judge(data: AnnotatedSet, statistics: BoxStatistics, findings: Findings, training: bool) -> None:
     if training and not statistics.boxes:
-        findings.say(REFUSED, data.path, nothing_to_learn(data.path, len(data.images)))
+        findings.say(REFUSED, data.path, nothing_to_learn(len(data.images)))
     if training:
         missing = [name for name, (boxes, _) in statistics.classes.items() if not boxes]
-        findings.add(PROBLEM, data.path, "classes without a box to learn from", missing)
+        findings.problem(data.path, "classes without a box to learn from", missing)
     lost = statistics.without_location
     if lost:
         share = len(lost) / statistics.boxes
-        findings.add(
-            PROBLEM if share >= LOST_SHARE else NOTE,
+        add = findings.problem if share >= LOST_SHARE else findings.note
+        add(
             data.path,
             f"boxes ({share:.2%}) in which no location lies at the input size, so that nothing is learnt from them",
             lost,
             "Larger images help (INPUT.MIN_SIZE_TRAIN, MIN_SIZE_TEST, MAX_SIZE_TRAIN, MAX_SIZE_TEST).",
         )
     if statistics.without_box:
-        findings.say(NOTE, data.path, f"{data.path}: {statistics.without_box} of {len(data.images)} images have no box")
+        findings.say(NOTE, data.path, f"{statistics.without_box} of {len(data.images)} images have no box")
 
 
 def input_size(cfg: CfgNode) -> InputSize:
@@ -217,7 +212,7 @@ def check_data(args: argparse.Namespace) -> int:
             checked[name] = item
     if len(checked) == 2:
         leaked = shared_content(checked["training"].digests, checked["validation"].digests)
-        findings.add(PROBLEM, args.val, "images that the training set has, too (same pixels)", leaked)
+        findings.problem(args.val, "images that the training set has, too (same pixels)", leaked)
     print(report(checked, size, findings))
     status = 1 if findings.of(REFUSED) or findings.of(PROBLEM) else 0
     if args.json:

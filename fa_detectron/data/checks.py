@@ -4,7 +4,6 @@ import math
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import UnidentifiedImageError
@@ -12,7 +11,8 @@ from PIL import UnidentifiedImageError
 from fa_detectron.errors import UserError
 from fa_detectron.image_files import open_image
 
-from .records import AnnotatedSet, Complain, refuse
+from .findings import NOTE, Findings
+from .records import AnnotatedSet, ImageRecord
 
 # Rounding makes boxes stick out by up to a pixel in many sets: these are clipped. More is a mistake.
 OVERSHOOT = 1.0
@@ -23,15 +23,7 @@ DECODED = 1000  # images that are read whole, milliseconds each
 _EXIF_ORIENTATION = 0x0112
 
 
-@dataclass
-class BoxReport:
-    """What clean_boxes found, each item in words."""
-
-    skipped: list[str] = field(default_factory=list)
-    tiny: list[str] = field(default_factory=list)
-    clipped: int = 0
-
-
+BAD_BOXES = ("stop", "clip", "skip")  # what --bad-boxes may be
 # The words of box_problem that tell what kind of defect a box has.
 _KINDS = ("empty", "inverted", "not finite", "leaves the image", "outside the image", "not four numbers", "too large")
 
@@ -60,39 +52,58 @@ def box_problem(box: Any, width: int, height: int) -> str | None:
     return None
 
 
-def clean_boxes(data: AnnotatedSet, skip_bad: bool, complain: Complain = refuse) -> BoxReport:
-    """Check every box; clip those that stick out by a pixel, and leave out bad ones on request (in place).
+def clean_boxes(data: AnnotatedSet, bad_boxes: str, findings: Findings) -> None:
+    """Check every box of a set (in place) and report what is wrong.
 
-    Afterwards every annotation's box is a tuple of four floats within its image, of positive width and height.
+    Boxes that stick out of their image by a pixel or less are always clipped. Afterwards every annotation's box is a
+    tuple of four floats within its image, of positive width and height.
 
-    Raises:
-        UserError: there are bad boxes and ``skip_bad`` is False. The message has their count and the first of them.
+    Args:
+        bad_boxes: "stop" refuses bad boxes; "clip" clips those that leave their image and leaves out those that cannot
+            be clipped (empty, inverted, wholly outside, not numbers); "skip" leaves out all bad ones.
     """
-    report = BoxReport()
+    left_out, tiny, cut = [], [], []
+    rounded = 0
     for image in data.images:
         kept = []
         for annotation in image.annotations:
             problem = box_problem(annotation.box, image.width, image.height)
-            if problem:
-                report.skipped.append(f"{image.where(annotation)}: {problem}")
+            if problem and bad_boxes == "clip" and "leaves the image" in problem and _overlaps(annotation.box, image):
+                cut.append(f"{image.where(annotation)}: {problem}")
+            elif problem:
+                left_out.append(f"{image.where(annotation)}: {problem}")
                 continue
             x1, y1, x2, y2 = (float(v) for v in annotation.box)
             box = (max(x1, 0.0), max(y1, 0.0), min(x2, float(image.width)), min(y2, float(image.height)))
-            report.clipped += box != (x1, y1, x2, y2)
+            if problem:
+                annotation.area = 0.0  # that of the whole object does not hold
+            elif box != (x1, y1, x2, y2):
+                rounded += 1
             if box[2] - box[0] <= TINY or box[3] - box[1] <= TINY:
-                report.tiny.append(f"{image.where(annotation)}: {box[2] - box[0]:g}x{box[3] - box[1]:g} pixels")
+                tiny.append(f"{image.where(annotation)}: {box[2] - box[0]:g}x{box[3] - box[1]:g} pixels")
             annotation.box = box
             kept.append(annotation)
         image.annotations = kept
-    if not skip_bad:
-        remedy = "Repair them, or leave them out with --skip-bad-boxes (DATASETS.SKIP_BAD_BOXES True)."
-        kinds = Counter(kind for text in report.skipped for kind in _KINDS if kind in text.rpartition("): ")[2])
-        of_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
-        complain(data.path, f"bad boxes ({of_kind})", report.skipped, remedy)
-    return report
+    kinds = Counter(kind for text in left_out for kind in _KINDS if kind in text.rpartition("): ")[2])
+    of_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    if bad_boxes == "stop":
+        remedy = (
+            "Repair them, clip them with --bad-boxes clip or leave them out with --bad-boxes skip (DATASETS.BAD_BOXES)."
+        )
+        findings.refuse(data.path, f"bad boxes ({of_kind})", left_out, remedy)
+    findings.problem(data.path, f"bad boxes left out ({of_kind})", left_out if bad_boxes != "stop" else ())
+    findings.problem(data.path, "boxes clipped that leave their image", cut)
+    findings.problem(data.path, "boxes with a side of a pixel or less", tiny)
+    if rounded:
+        findings.say(NOTE, data.path, f"{rounded} boxes stick out of their image by a pixel or less (they are clipped)")
 
 
-def check_classes(data: AnnotatedSet, class_names: Sequence[str], complain: Complain = refuse) -> None:
+def _overlaps(box: tuple[float, float, float, float], image: ImageRecord) -> bool:
+    x1, y1, x2, y2 = box
+    return min(x2, image.width) > max(x1, 0) and min(y2, image.height) > max(y1, 0)
+
+
+def check_classes(data: AnnotatedSet, class_names: Sequence[str], findings: Findings) -> None:
     """Refuse a set with boxes of classes that the model does not have.
 
     Raises:
@@ -104,7 +115,7 @@ def check_classes(data: AnnotatedSet, class_names: Sequence[str], complain: Comp
             if annotation.label not in known:
                 unknown.setdefault(annotation.label, []).append(image.where(annotation))
     items = [f"{label!r}: {len(where)} boxes, first: {where[0]}" for label, where in sorted(unknown.items())]
-    complain(
+    findings.refuse(
         data.path,
         f"classes that are not among the {len(class_names)} classes of the training set "
         f"({', '.join(class_names[:20])}{', ...' if len(class_names) > 20 else ''})",
@@ -113,10 +124,10 @@ def check_classes(data: AnnotatedSet, class_names: Sequence[str], complain: Comp
     )
 
 
-def check_images_exist(path: str, file_names: Sequence[str], complain: Complain = refuse) -> None:
-    """Complain of the images of the set ``path`` which do not exist; by default with a UserError."""
+def check_images_exist(path: str, file_names: Sequence[str], findings: Findings) -> None:
+    """Refuse the images of the set ``path`` which do not exist."""
     missing = [name for name in file_names if not os.path.isfile(name)]
-    complain(path, "images that do not exist", missing, "Name the folder of the images with --images.")
+    findings.refuse(path, "images that do not exist", missing, "Name the folder of the images with --images.")
 
 
 def image_problem(error: Exception) -> str:
@@ -162,7 +173,7 @@ def _spread(count: int, limit: int) -> range:
     return range(0, count, max(1, math.ceil(count / limit)))
 
 
-def check_image_files(path: str, images: Sequence[tuple[str, int, int]]) -> None:
+def check_image_files(path: str, images: Sequence[tuple[str, int, int]], findings: Findings) -> None:
     """Check that images can be read and have the size that their annotation says.
 
     Up to HEADERS headers are compared and up to DECODED images read whole; of larger sets evenly spread ones.
@@ -188,13 +199,15 @@ def check_image_files(path: str, images: Sequence[tuple[str, int, int]]) -> None
             unreadable.append(str(error))
         except Exception as error:  # Pillow's decoders raise many types on broken files
             unreadable.append(f"{file_name}: {image_problem(error)}")
-    report_images(path, unreadable, differing, refuse)
+    report_images(path, unreadable, differing, findings)
 
 
-def report_images(path: str, unreadable: Sequence[str], differing: Sequence[str], complain: Complain) -> None:
+def report_images(path: str, unreadable: Sequence[str], differing: Sequence[str], findings: Findings) -> None:
     """The two complaints about images of a set, each item with its file's name."""
-    complain(path, "images that cannot be read", unreadable)
-    complain(path, "images of another size than annotated (width x height, turned as their EXIF says)", differing)
+    findings.refuse(path, "images that cannot be read", unreadable)
+    findings.refuse(
+        path, "images of another size than annotated (width x height, turned as their EXIF says)", differing
+    )
 
 
 def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> list[tuple[int, int]]:
@@ -218,9 +231,6 @@ def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> list[tu
     return list(zip(boxes, images))
 
 
-def nothing_to_learn(path: str, images: int) -> str:
+def nothing_to_learn(images: int) -> str:
     """What there is to say of a training set none of whose boxes counts."""
-    return (
-        f"training set {path}: none of its {images} images has a box to learn from "
-        "(crowd and difficult ones do not count)."
-    )
+    return f"none of its {images} images has a box to learn from (crowd and difficult ones do not count)."

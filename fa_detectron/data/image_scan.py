@@ -11,13 +11,14 @@ from fa_detectron.errors import UserError
 from fa_detectron.image_files import open_image
 
 from .checks import check_images_exist, image_problem, report_images, seen_size, size_problem
-from .records import AnnotatedSet, Complain
+from .findings import Findings
+from .records import AnnotatedSet
 
 Digests = dict[str, bytes]  # file name: hash of what the image shows
 
 
 def scan_images(
-    data: AnnotatedSet, complain: Complain, bar: Callable[[Sequence], Iterable] = lambda items: items
+    data: AnnotatedSet, findings: Findings, bar: Callable[[Sequence], Iterable] = lambda items: items
 ) -> Digests:
     """Complain of images that are not there, cannot be read or have another size than annotated.
 
@@ -30,7 +31,7 @@ def scan_images(
         metadata and compression (as long as it loses nothing).
     """
     files = list(dict.fromkeys(image.file_name for image in data.images))
-    check_images_exist(data.path, files, complain)
+    check_images_exist(data.path, files, findings)
     files = [name for name in files if os.path.isfile(name)]
     digests: Digests = {}
     sizes: dict[str, tuple[int, int]] = {}
@@ -46,7 +47,7 @@ def scan_images(
         if image.file_name in sizes:
             problem = size_problem(image.file_name, sizes[image.file_name], image.width, image.height)
             differing += [problem] if problem else []
-    report_images(data.path, unreadable, differing, complain)
+    report_images(data.path, unreadable, differing, findings)
     return digests
 
 

@@ -11,8 +11,8 @@ from detectron2.structures import BoxMode
 
 from fa_detectron.errors import UserError
 
-from .checks import BoxReport, box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
-from .records import listing
+from .checks import box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
+from .findings import Findings
 from .registration import TRAIN_NAME, VAL_NAME, PathLoader, to_dataset_dicts
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ def check_data(cfg: CfgNode, training: bool) -> None:
         class_names = _check_metadata(cfg, name)
         columns[name] = class_counts(records, num_classes)
         if name in train_names and not any(boxes for boxes, _ in columns[name]):
-            raise UserError(nothing_to_learn(name, len(records)))
+            raise UserError(f"training set {name}: {nothing_to_learn(len(records))}")
         without = sum(not record.get("annotations") for record in records)
         logger.info("%s: %d images, %d of them without a box", name, len(records), without)
     if columns:
@@ -63,7 +63,8 @@ def _load_and_check(name: str) -> list[dict[str, Any]]:
         raise UserError(f"data set {name}: cannot be loaded: {type(error).__name__}: {error}") from error
     if not records:
         raise UserError(f"data set {name}: holds no image")
-    _check_files(f"data set {name}", records)
+    findings = Findings(strict=True)
+    _check_files(f"data set {name}", records, findings)
     bad = []
     for record in records:
         for i, item in enumerate(record.get("annotations", [])):
@@ -72,33 +73,23 @@ def _load_and_check(name: str) -> list[dict[str, Any]]:
                 problem = box_problem(tuple(map(float, box)), record["width"], record["height"])
                 if problem:
                     bad.append(f"annotation {i} of image {record['image_id']!r}: {problem}")
-    if bad:
-        logger.warning("%s: %d bad boxes:\n%s", name, len(bad), listing(bad))
+    findings.problem(name, "bad boxes", bad)
+    findings.log()
     return records
 
 
-def _check_files(path: str, records: Sequence[dict[str, Any]]) -> None:
-    check_images_exist(path, [record["file_name"] for record in records])
-    check_image_files(path, [(record["file_name"], record["width"], record["height"]) for record in records])
+def _check_files(path: str, records: Sequence[dict[str, Any]], findings: Findings) -> None:
+    check_images_exist(path, [record["file_name"] for record in records], findings)
+    files = [(record["file_name"], record["width"], record["height"]) for record in records]
+    check_image_files(path, files, findings)
 
 
 def _check_path_set(loader: PathLoader) -> list[dict[str, Any]]:
-    data, report = loader.read()
-    _log_report(data.path, report)
+    data = loader.read(findings := Findings(strict=True))
+    findings.log()
     records = to_dataset_dicts(data, loader.class_names)
-    _check_files(data.path, records)
+    _check_files(data.path, records, findings)
     return records
-
-
-def _log_report(path: str, report: BoxReport) -> None:
-    if report.skipped:
-        logger.warning("%s: left out %d bad boxes:\n%s", path, len(report.skipped), listing(report.skipped))
-    if report.clipped:
-        logger.info("%s: clipped %d boxes that stuck out of their image by a pixel or less", path, report.clipped)
-    if report.tiny:
-        logger.warning(
-            "%s: %d boxes have a side of a pixel or less (kept):\n%s", path, len(report.tiny), listing(report.tiny)
-        )
 
 
 def _check_metadata(cfg: CfgNode, name: str) -> Sequence[str]:

@@ -1,16 +1,26 @@
 """What the readers make of an annotated data set, before any check of its boxes."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fa_detectron.errors import UserError
+from detectron2.config import CfgNode
 
-# What a reader calls with (path, what, items, remedy) for entries that it cannot use: `refuse` raises, which is what
-# training wants; fa_detectron.check_data notes them and lets the reader go on without them.
-Complain = Callable[..., None]
 
-SHOWN = 10  # items that an error message names before it only counts
+@dataclass(frozen=True)
+class ReadOptions:
+    """How the files of a set are read; the same for every format.
+
+    Attributes:
+        images_root: folder of the images (--images); "" looks around the annotations.
+        follow_links: read files that a symbolic link takes out of the set's own folder (--follow-links).
+    """
+
+    images_root: str = ""
+    follow_links: bool = False
+
+    @classmethod
+    def from_config(cls, cfg: CfgNode) -> "ReadOptions":
+        return cls(cfg.DATASETS.IMAGES_ROOT, cfg.DATASETS.FOLLOW_LINKS)
 
 
 @dataclass
@@ -34,26 +44,12 @@ class ImageRecord:
     source: str  # the file that the annotations stand in
 
     def where(self, annotation: Annotation) -> str:
-        """Say in words which box of which file this is."""
+        """Which box of which file this is, for messages."""
         return f"annotation {annotation.index} in {self.source} (image {self.image_id!r}, class {annotation.label!r})"
 
 
 @dataclass
 class AnnotatedSet:
-    path: str
+    path: str  # as messages name it
     classes: tuple[str, ...]  # in the order of the class numbers
     images: list[ImageRecord]
-
-
-def listing(items: Sequence[str]) -> str:
-    """The first items, one a line, and the count of those left out."""
-    lines = [f"  {item}" for item in items[:SHOWN]]
-    if len(items) > SHOWN:
-        lines.append(f"  ... and {len(items) - SHOWN} more")
-    return "\n".join(lines)
-
-
-def refuse(path: str, what: str, items: Sequence[str], remedy: str = "") -> None:
-    """Raise UserError unless ``items`` is empty; the message has their count and the first of them."""
-    if items:
-        raise UserError(f"{path}: {len(items)} {what}:\n{listing(items)}" + (f"\n{remedy}" if remedy else ""))

@@ -1,7 +1,7 @@
 """Data sets given by path, and the checks that all sets of a config go through before training.
 
 A path becomes the data set ``custom_train`` or ``custom_val``. All that it takes to find and number its classes again
-stands in the config (DATASETS.TRAIN_PATH, VAL_PATH, IMAGES_ROOT, CLASS_NAMES, SKIP_BAD_BOXES), so the config.yaml of a
+stands in the config (DATASETS.TRAIN_PATH, VAL_PATH, IMAGES_ROOT, CLASS_NAMES, BAD_BOXES), so the config.yaml of a
 run's folder is enough for --eval-only. Sets registered by name (Detectron2's, the user's, the built-in one) stay as
 they are.
 """
@@ -18,40 +18,26 @@ from detectron2.structures import BoxMode
 from fa_detectron.errors import UserError
 
 from .atomic import write_json_atomically
-from .checks import BoxReport, check_classes, clean_boxes
-from .coco_reader import read_coco, read_coco_classes
-from .paths import Source, parse_source
-from .records import AnnotatedSet, Complain, refuse
-from .voc_reader import read_voc
-from .yolo_reader import read_yolo
+from .checks import BAD_BOXES, check_classes, clean_boxes
+from .findings import Findings
+from .paths import parse_source
+from .readers import read_annotated_set
+from .records import AnnotatedSet, ReadOptions
 
 logger = logging.getLogger(__name__)
 
 TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 
-def read_source(source: Source, images_root: str, complain: Complain = refuse) -> AnnotatedSet:
-    """Read a set of any format; the arguments as in its reader."""
-    if source.format == "voc":
-        return read_voc(source.path, source.split, images_root, complain)
-    if source.format == "yolo":
-        return read_yolo(source, images_root, complain)
-    return read_coco(source.path, images_root, complain)
-
-
-def _read_classes(source: Source, images_root: str) -> tuple[str, ...]:
-    if source.format == "coco":  # no need of its images
-        classes = read_coco_classes(source.path)
-    else:
-        classes = read_source(source, images_root).classes
+def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[str, ...]:
+    source, options = parse_source(text, default_split), ReadOptions.from_config(cfg)
+    classes = read_annotated_set(source, options, Findings(strict=True)).classes
     if not classes:
         raise UserError(f"{source}: no image has a box, so no class is known")
     return classes
 
 
-def resolve_data_arguments(
-    cfg: CfgNode, train: str = "", val: str = "", images: str = "", skip_bad_boxes: bool = False
-) -> None:
+def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images: str = "", bad_boxes: str = "") -> None:
     """Settle the data of a run in ``cfg`` (in place): paths, set names, class names and class count.
 
     Args:
@@ -60,7 +46,7 @@ def resolve_data_arguments(
             FOLDER[:SPLIT] (default split: train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are;
             --train alone means no evaluation.
         images: --images, the folder of the images of both.
-        skip_bad_boxes: --skip-bad-boxes.
+        bad_boxes: --bad-boxes, "" leaves DATASETS.BAD_BOXES as it is.
 
     Class names come from DATASETS.CLASS_NAMES; where that is empty from the training path, then from the named training
     set's metadata, then from the validation path.
@@ -72,7 +58,9 @@ def resolve_data_arguments(
     data.TRAIN_PATH, data.VAL_PATH = train or data.TRAIN_PATH, val or data.VAL_PATH
     images = images or data.IMAGES_ROOT
     data.IMAGES_ROOT = os.path.abspath(os.path.expanduser(images)) if images else ""
-    data.SKIP_BAD_BOXES = bool(skip_bad_boxes or data.SKIP_BAD_BOXES)
+    data.BAD_BOXES = bad_boxes or data.BAD_BOXES
+    if data.BAD_BOXES not in BAD_BOXES:
+        raise UserError(f"DATASETS.BAD_BOXES is {data.BAD_BOXES!r}, must be one of {', '.join(BAD_BOXES)}")
     if data.IMAGES_ROOT and not (data.TRAIN_PATH or data.VAL_PATH):
         raise UserError("--images (DATASETS.IMAGES_ROOT) goes with --train or --val")
     if train and not val:
@@ -96,14 +84,14 @@ def resolve_data_arguments(
 def _class_names(cfg: CfgNode) -> Sequence[str]:
     data = cfg.DATASETS
     if data.TRAIN_PATH:
-        return _read_classes(parse_source(data.TRAIN_PATH, "train"), data.IMAGES_ROOT)
+        return _read_classes(data.TRAIN_PATH, "train", cfg)
     for name in data.TRAIN:
         # A set that the user registered knows its classes once it is loaded: check_data compares them then.
         classes = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog.list() else None
         if classes:
             return classes
     if data.VAL_PATH:
-        return _read_classes(parse_source(data.VAL_PATH, "val"), data.IMAGES_ROOT)
+        return _read_classes(data.VAL_PATH, "val", cfg)
     return ()
 
 
@@ -143,20 +131,21 @@ class PathLoader:
     def __init__(self, cfg: CfgNode, name: str, path: str, default_split: str) -> None:
         self.name = name
         self.path, self.default_split = path, default_split
-        self.images_root = cfg.DATASETS.IMAGES_ROOT
+        self.options = ReadOptions.from_config(cfg)
         self.class_names = tuple(cfg.DATASETS.CLASS_NAMES)
-        self.skip_bad = cfg.DATASETS.SKIP_BAD_BOXES
+        self.bad_boxes = cfg.DATASETS.BAD_BOXES
         self.json_file = os.path.join(os.path.abspath(cfg.OUTPUT_DIR), f"{name}.json")
         self.evaluated = name in cfg.DATASETS.TEST
 
-    def read(self) -> tuple[AnnotatedSet, BoxReport]:
+    def read(self, findings: Findings) -> AnnotatedSet:
         """The set with its boxes checked."""
-        data = read_source(parse_source(self.path, self.default_split), self.images_root)
-        check_classes(data, self.class_names)
-        return data, clean_boxes(data, self.skip_bad)
+        data = read_annotated_set(parse_source(self.path, self.default_split), self.options, findings)
+        check_classes(data, self.class_names, findings)
+        clean_boxes(data, self.bad_boxes, findings)
+        return data
 
     def __call__(self) -> list[dict[str, Any]]:
-        data, _ = self.read()
+        data = self.read(Findings(strict=True))
         records = to_dataset_dicts(data, self.class_names)
         if self.evaluated:
             write_json_atomically(self.json_file, to_coco_json(data, self.class_names))

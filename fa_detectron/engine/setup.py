@@ -45,7 +45,9 @@ def argument_parser() -> argparse.ArgumentParser:
     data.add_argument("--val", metavar="PATH", help="the same for evaluation")
     data.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
     data.add_argument(
-        "--skip-bad-boxes", action="store_true", help="leave out unusable boxes (they are counted) instead of stopping"
+        "--bad-boxes",
+        choices=("stop", "clip", "skip"),
+        help="unusable boxes: stop (default), clip those that leave their image, or skip (sets DATASETS.BAD_BOXES)",
     )
     return parser
 
@@ -70,7 +72,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if (args.resume or args.eval_only) and "OUTPUT_DIR" not in args.opts:
         cfg.OUTPUT_DIR = _run_folder(args.config_file) or cfg.OUTPUT_DIR
     resolve_data_arguments(
-        cfg, train=args.train or "", val=args.val or "", images=args.images or "", skip_bad_boxes=args.skip_bad_boxes
+        cfg, train=args.train or "", val=args.val or "", images=args.images or "", bad_boxes=args.bad_boxes or ""
     )
     cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite
     register_from_config(cfg)

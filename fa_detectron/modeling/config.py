@@ -102,8 +102,11 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.DATASETS.IMAGES_ROOT = ""
     # Names in the order of the model's class numbers; () takes them from the training set.
     cfg.DATASETS.CLASS_NAMES = ()
-    # Leave out boxes that are empty, inverted, outside the image or not numbers, instead of refusing the data.
-    cfg.DATASETS.SKIP_BAD_BOXES = False
+    # Boxes that are empty, inverted, outside the image or not numbers: "stop" refuses the data, "clip" clips those that
+    # leave their image and leaves out the rest, "skip" leaves out all of them.
+    cfg.DATASETS.BAD_BOXES = "stop"
+    # Read files that a symbolic link takes out of the set's own folder.
+    cfg.DATASETS.FOLLOW_LINKS = False
 
 
 def _add_test(cfg: CfgNode) -> None:

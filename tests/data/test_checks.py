@@ -7,9 +7,12 @@ import pytest
 from PIL import Image
 
 from fa_detectron.data import checks
-from fa_detectron.data.checks import box_problem, check_classes, check_image_files, check_images_exist, clean_boxes
-from fa_detectron.data.coco_reader import read_coco
+from fa_detectron.data.checks import box_problem, check_classes, check_image_files, check_images_exist
+from fa_detectron.data.findings import Findings
 from fa_detectron.errors import UserError
+from tests.data.reading import clean, read
+
+STRICT = Findings(strict=True)
 
 
 @pytest.mark.parametrize(
@@ -50,27 +53,40 @@ def _spoil(content):
 def test_bad_boxes_are_refused_with_their_places_or_skipped_on_request(coco):
     path = coco(_spoil)
     with pytest.raises(UserError) as caught:
-        clean_boxes(read_coco(path), skip_bad=False)
+        clean(read(path))
     message = str(caught.value)
-    assert f"{path}: 2 bad boxes" in message and "--skip-bad-boxes" in message
+    assert f"{path}: 2 bad boxes" in message and "--bad-boxes skip" in message
     assert f"annotation 0 in {path} (image 1, class 'cat')" in message and "inverted" in message
     assert "annotation 2" in message and "None" in message
 
-    data = read_coco(path)
-    report = clean_boxes(data, skip_bad=True)
-    assert len(report.skipped) == 2
+    data = read(path)
+    (found,) = clean(data, "skip")
+    assert "2 bad boxes left out" in found
     assert [[a.index for a in image.annotations] for image in data.images] == [[1], [], []]
 
 
 def test_overshoot_of_a_pixel_is_clipped_and_counted(coco):
-    data = read_coco(coco(lambda c: c["annotations"][0].update(bbox=[-0.5, 0, 64.9, 48])))
-    assert clean_boxes(data, skip_bad=False).clipped == 1
+    data = read(coco(lambda c: c["annotations"][0].update(bbox=[-0.5, 0, 64.9, 48])))
+    (found,) = clean(data)
+    assert "1 boxes stick out of their image by a pixel or less" in found
     assert data.images[0].annotations[0].box == (0.0, 0.0, 64.0, 48.0)
+
+
+def test_boxes_that_leave_their_image_are_clipped_on_request(coco):
+    def spoil(content):
+        content["annotations"][0]["bbox"] = [-20, 4, 40, 60]
+        content["annotations"][1]["bbox"] = [70, 4, 10, 10]
+
+    data = read(coco(spoil))
+    left_out, clipped = clean(data, "clip")
+    assert "1 bad boxes left out" in left_out and "1 boxes clipped that leave their image" in clipped
+    (kept,) = data.images[0].annotations
+    assert kept.box == (0.0, 4.0, 20.0, 48.0) and kept.area == 0.0
 
 
 def test_unknown_classes_are_listed_with_their_counts(coco):
     with pytest.raises(UserError, match=r"1 classes that are not among the 1 classes .*\(ant\).*\n  'cat': 2 boxes"):
-        check_classes(read_coco(coco()), ["ant"])
+        check_classes(read(coco()), ["ant"], STRICT)
 
 
 def _files(data):
@@ -79,20 +95,20 @@ def _files(data):
 
 def test_missing_unreadable_and_wrongly_sized_images_are_named(coco, tmp_path):
     path = coco()
-    data = read_coco(path)
-    check_images_exist(path, [image.file_name for image in data.images])
-    check_image_files(path, _files(data))
+    data = read(path)
+    check_images_exist(path, [image.file_name for image in data.images], STRICT)
+    check_image_files(path, _files(data), STRICT)
     folder = tmp_path / "images"
     Image.new("RGB", (48, 64)).save(folder / "1.png")
     with pytest.raises(UserError, match=r"1 images of another size.*\n.*1\.png: is 48x64, annotated as 64x48"):
-        check_image_files(path, _files(data))
+        check_image_files(path, _files(data), STRICT)
     (folder / "2.png").write_bytes(b"no image")
     (folder / "3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"2 images that cannot be read:\n.*2\.png.*\n.*3\.png"):
-        check_image_files(path, _files(data))
+        check_image_files(path, _files(data), STRICT)
     (folder / "2.png").unlink()
     with pytest.raises(UserError, match=r"1 images that do not exist:\n.*2\.png"):
-        check_images_exist(path, [image.file_name for image in data.images])
+        check_images_exist(path, [image.file_name for image in data.images], STRICT)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
@@ -101,7 +117,7 @@ def test_truncated_images_are_found_before_training(tmp_path, suffix):
     Image.effect_noise((64, 48), 80).save(whole)
     cut.write_bytes(whole.read_bytes()[:-400])
     with pytest.raises(UserError, match=rf"1 images that cannot be read:\n.*cut\{suffix}"):
-        check_image_files("set", [(str(whole), 64, 48), (str(cut), 64, 48)])
+        check_image_files("set", [(str(whole), 64, 48), (str(cut), 64, 48)], STRICT)
 
 
 def test_of_a_large_set_evenly_spread_images_are_read(tmp_path, monkeypatch):
@@ -110,15 +126,15 @@ def test_of_a_large_set_evenly_spread_images_are_read(tmp_path, monkeypatch):
     read, decoded = [], []
     monkeypatch.setattr(checks, "seen_size", lambda name: read.append(name) or (1, 1))
     monkeypatch.setattr(checks, "_decode", decoded.append)
-    check_image_files("set", [(str(i), 1, 1) for i in range(10)])
+    check_image_files("set", [(str(i), 1, 1) for i in range(10)], STRICT)
     assert (read, decoded) == (["0", "3", "5", "6", "9"], ["0", "5"])
 
 
 def test_sizes_are_those_after_the_exif_orientation(coco, tmp_path):
-    data = read_coco(coco())
+    data = read(coco())
     exif = Image.Exif()
     exif[0x0112] = 6
     for image in data.images:
         Image.new("RGB", (48, 64)).save(Path(image.file_name).with_suffix(".jpg"), exif=exif)
         image.file_name = str(Path(image.file_name).with_suffix(".jpg"))
-    check_image_files("set", _files(data))
+    check_image_files("set", _files(data), STRICT)

@@ -5,14 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from fa_detectron.data.checks import clean_boxes
-from fa_detectron.data.coco_reader import read_coco, read_coco_classes
 from fa_detectron.errors import UserError
+from tests.data.reading import clean, read
 
 
 def test_classes_are_numbered_by_category_id_and_boxes_become_corners(coco):
-    data = read_coco(coco())
-    assert data.classes == ("ant", "cat") == read_coco_classes(coco())
+    data = read(coco())
+    assert data.classes == ("ant", "cat")
     first, second, third = data.images
     assert [(a.label, a.box, a.area, a.iscrowd) for a in first.annotations] == [
         ("cat", (4, 4, 24, 14), 120.0, 0),
@@ -33,7 +32,7 @@ def test_images_are_found_around_the_json_file(coco, tmp_path, where):
     target.mkdir(exist_ok=True)
     for image in (tmp_path / "images").iterdir():
         image.rename(target / image.name)
-    assert all(os.path.isfile(image.file_name) for image in read_coco(str(path)).images)
+    assert all(os.path.isfile(image.file_name) for image in read(str(path)).images)
 
 
 def test_images_elsewhere_are_named_by_their_root(coco, tmp_path):
@@ -41,10 +40,10 @@ def test_images_elsewhere_are_named_by_their_root(coco, tmp_path):
     (tmp_path / "far").mkdir()
     (tmp_path / "images").rename(tmp_path / "far" / "images")
     with pytest.raises(UserError, match=r"such as '1.png'.*--images"):
-        read_coco(path)
-    assert os.path.isfile(read_coco(path, str(tmp_path / "far")).images[0].file_name)
+        read(path)
+    assert os.path.isfile(read(path, images_root=str(tmp_path / "far")).images[0].file_name)
     with pytest.raises(UserError, match="no such folder"):
-        read_coco(path, str(tmp_path / "nowhere"))
+        read(path, images_root=str(tmp_path / "nowhere"))
 
 
 def test_links_inside_the_folder_are_read(coco, tmp_path):
@@ -53,7 +52,7 @@ def test_links_inside_the_folder_are_read(coco, tmp_path):
     (tmp_path / "images" / "1.png").symlink_to("stored.png")
     (tmp_path / "images").rename(tmp_path / "elsewhere")
     (tmp_path / "images").symlink_to("elsewhere")  # the folder itself may be a link
-    assert os.path.isfile(read_coco(path).images[0].file_name)
+    assert os.path.isfile(read(path).images[0].file_name)
 
 
 def test_links_out_of_the_folder_are_refused(coco, tmp_path):
@@ -61,10 +60,10 @@ def test_links_out_of_the_folder_are_refused(coco, tmp_path):
     (tmp_path / "images" / "1.png").rename(tmp_path / "stored.png")
     (tmp_path / "images" / "1.png").symlink_to(tmp_path / "stored.png")
     with pytest.raises(UserError, match=r"1 images that a link takes out of their folder .*\n  1\.png"):
-        read_coco(path)
+        read(path)
     (tmp_path / "images" / "1.png").unlink()
     (tmp_path / "images" / "1.png").symlink_to("1.png")  # a loop
-    assert not os.path.isfile(read_coco(path).images[0].file_name)
+    assert not os.path.isfile(read(path).images[0].file_name)
 
 
 @pytest.mark.parametrize(
@@ -82,16 +81,16 @@ def test_broken_files_are_refused(tmp_path, text, message):
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        read_coco(str(path))
+        read(str(path))
     assert str(path) in str(caught.value)
 
 
 def test_a_missing_and_a_binary_file_are_refused(tmp_path):
-    with pytest.raises(UserError, match="cannot be read"):
-        read_coco(str(tmp_path / "absent.json"))
+    with pytest.raises(UserError, match="no such file or folder"):
+        read(str(tmp_path / "absent.json"))
     (tmp_path / "binary.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(UserError, match="not valid JSON"):
-        read_coco(str(tmp_path / "binary.json"))
+        read(str(tmp_path / "binary.json"))
 
 
 def _set(*keys):
@@ -126,7 +125,7 @@ def _set(*keys):
 )
 def test_bad_entries_are_refused_with_their_place(coco, edit, message):
     with pytest.raises(UserError, match=message):
-        read_coco(coco(edit))
+        read(coco(edit))
 
 
 def test_a_long_list_of_defects_is_counted_and_cut(coco):
@@ -134,7 +133,7 @@ def test_a_long_list_of_defects_is_counted_and_cut(coco):
         content["annotations"] = [dict(content["annotations"][0], image_id=99, id=i) for i in range(500)]
 
     with pytest.raises(UserError) as caught:
-        read_coco(coco(edit))
+        read(coco(edit))
     assert "500 annotations" in str(caught.value) and "and 490 more" in str(caught.value)
     assert len(str(caught.value).splitlines()) < 15
 
@@ -143,7 +142,7 @@ def test_nan_in_the_file_reaches_the_box_check(coco):
     path = coco(_set("annotations", 0, "bbox", [float("nan"), 1, 2, 3]))
     assert "NaN" in Path(path).read_text()
     with pytest.raises(UserError, match="not finite"):
-        clean_boxes(read_coco(path), skip_bad=False)
+        clean(read(path))
 
 
 @pytest.mark.parametrize(
@@ -168,10 +167,10 @@ def test_values_that_fuzzing_found_end_in_words(coco, image, annotation, message
 
     path = coco(edit)
     if message is None:
-        clean_boxes(read_coco(path), skip_bad=True)
+        clean(read(path), "skip")
         return
     with pytest.raises(UserError, match=message) as caught:
-        read_coco(path)
+        read(path)
     assert len(str(caught.value)) < 2000
 
 
@@ -179,4 +178,4 @@ def test_nesting_without_end_is_refused(tmp_path):
     path = tmp_path / "deep.json"
     path.write_text('{"images": ' + "[" * 200_000 + "]" * 200_000 + "}")
     with pytest.raises(UserError, match=r"deep\.json: not valid JSON: .*recursion"):
-        read_coco(str(path))
+        read(str(path))

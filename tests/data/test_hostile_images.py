@@ -59,9 +59,9 @@ def test_refused_in_words(tmp_path, kind):
     with pytest.raises(UserError, match=rf"1\.png: .*{words}"):
         seen_size(str(path))
     with pytest.raises(UserError, match=rf"1 images that cannot be read:\n.*1\.png: .*{words}"):
-        check_image_files("set", [(str(path), 64, 48)])
+        check_image_files("set", [(str(path), 64, 48)], Findings(strict=True))
     findings = Findings()
-    scan_images(AnnotatedSet("set", (), [ImageRecord(str(path), 1, 64, 48, [], "")]), findings.complain)
+    scan_images(AnnotatedSet("set", (), [ImageRecord(str(path), 1, 64, 48, [], "")]), findings)
     (found,) = findings.all
     assert words in str(found) and "1 images that cannot be read" in str(found)
     with pytest.raises(UnreadableImage, match=rf"1\.png: .*{words}"):
@@ -107,7 +107,7 @@ def test_odd_exif_is_read_as_in_training(tmp_path, kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, over the metadata
         height, width = read_in_training(str(path), "RGB").shape[:2]
-        check_image_files("set", [(str(path), width, height)])
+        check_image_files("set", [(str(path), width, height)], Findings(strict=True))
         assert seen_size(str(path)) == (width, height) and read_image(path).shape == (height, width, 3)
 
 

@@ -126,17 +126,17 @@ def test_training_without_any_box_is_refused_and_an_image_without_one_is_not(coc
 
 def test_bad_boxes_are_skipped_on_request_and_the_evaluation_file_skips_them_too(coco, config, caplog):
     path = coco(lambda c: c["annotations"][0].update(bbox=[10, 10, 0, 5]))
-    for skip in (False, True):
+    for bad_boxes in ("", "skip"):
         cfg = config()
-        resolve_data_arguments(cfg, path, path, skip_bad_boxes=skip)
+        resolve_data_arguments(cfg, path, path, bad_boxes=bad_boxes)
         register_from_config(cfg)
-        if not skip:
+        if not bad_boxes:
             with pytest.raises(UserError, match="1 bad boxes"):
                 check_data(cfg, training=True)
             continue
         with caplog.at_level(logging.INFO, logger="fa_detectron"):
             check_data(cfg, training=True)
-        assert "left out 1 bad boxes" in caplog.text
+        assert "1 bad boxes left out" in caplog.text
         DatasetCatalog.get(VAL_NAME)
         written = json.loads(Path(MetadataCatalog.get(VAL_NAME).json_file).read_text())
         assert [a["bbox"] for a in written["annotations"]] == [[30, 8, 16, 16], [0, 0, 64, 48]]

@@ -5,38 +5,38 @@ from pathlib import Path
 
 import pytest
 
-from fa_detectron.data.checks import clean_boxes
-from fa_detectron.data.voc_reader import parse_xml, read_voc
+from fa_detectron.data.readers.voc import parse_xml
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
+from tests.data.reading import clean, read
 from tests.shared import shared
 
 
 def test_corners_count_from_one_and_include_the_last_pixel(voc):
     folder = voc({"a": voc_object("cat", (1, 1, 64, 48)) + voc_object("ant", (5, 6, 5, 6))}, {"train": ["a"]})
-    data = read_voc(folder, "train")
+    data = read(folder, "train")
     assert [a.box for a in data.images[0].annotations] == [(0, 0, 64, 48), (4, 5, 5, 6)]
     assert data.classes == ("ant", "cat")
-    report = clean_boxes(data, skip_bad=False)
-    assert len(report.tiny) == 1 and "1x1 pixels" in report.tiny[0] and not report.skipped
+    (found,) = clean(data)
+    assert "1 boxes with a side of a pixel or less" in found and "1x1 pixels" in found
 
 
 def test_difficult_objects_are_crowd(voc):
     folder = voc({"a": voc_object("cat", (1, 1, 9, 9), difficult=1)}, {"train": ["a"]})
-    assert read_voc(folder, "train").images[0].annotations[0].iscrowd == 1
+    assert read(folder, "train").images[0].annotations[0].iscrowd == 1
 
 
 def test_per_class_lists_and_other_image_types_are_read(voc):
     folder = voc({"a": "", "b": ""}, {"cat_train": ["a  1", "b -1"]})
     (Path(folder) / "JPEGImages" / "b.jpg").rename(Path(folder) / "JPEGImages" / "b.png")
-    images = read_voc(folder, "cat_train").images
+    images = read(folder, "cat_train").images
     assert [Path(image.file_name).name for image in images] == ["a.jpg", "b.png"]
 
 
 def test_a_missing_size_is_taken_from_the_image(voc):
     folder = voc({"a": ""}, {"train": ["a"]})
     (Path(folder) / "Annotations" / "a.xml").write_text("<annotation/>")
-    image = read_voc(folder, "train").images[0]
+    image = read(folder, "train").images[0]
     assert (image.width, image.height) == (64, 48)
 
 
@@ -58,7 +58,7 @@ def test_bad_xml_is_refused_with_its_file(voc, text, message):
     folder = voc({"a": "", "b": ""}, {"train": ["a", "b"]})
     (Path(folder) / "Annotations" / "b.xml").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        read_voc(folder, "train")
+        read(folder, "train")
     assert "b.xml" in str(caught.value) and "1 annotation files" in str(caught.value)
 
 
@@ -81,17 +81,17 @@ def test_nesting_without_end_is_survived(tmp_path):
 def test_missing_files_are_named(voc):
     folder = voc({"a": ""}, {"train": ["a", "gone"], "val": []})
     with pytest.raises(UserError, match=r"gone\.xml: cannot be read"):
-        read_voc(folder, "train")
+        read(folder, "train")
     with pytest.raises(UserError, match="lists no image"):
-        read_voc(folder, "val")
+        read(folder, "val")
     with pytest.raises(UserError, match="Splits in this folder: train, val"):
-        read_voc(folder, "test")
+        read(folder, "test")
 
 
 @pytest.mark.parametrize(("ids", "message"), [(["a", "a"], "more than once"), (["../a"], "leave the folder")])
 def test_bad_ids_are_refused(voc, ids, message):
     with pytest.raises(UserError, match=message):
-        read_voc(voc({"a": ""}, {"train": ids}), "train")
+        read(voc({"a": ""}, {"train": ids}), "train")
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_bad_ids_are_refused(voc, ids, message):
     ],
 )
 def test_bad_corners_reach_the_box_check(voc, box, message):
-    data = read_voc(voc({"a": voc_object("cat", box)}, {"train": ["a"]}), "train")
+    data = read(voc({"a": voc_object("cat", box)}, {"train": ["a"]}), "train")
     with pytest.raises(UserError, match=rf"1 bad boxes \([^)]*\):\n.*annotation 0 in .*a\.xml.*{message}"):
-        clean_boxes(data, skip_bad=False)
+        clean(data)
 
 
 @pytest.mark.parametrize(
@@ -119,11 +119,11 @@ def test_bad_corners_reach_the_box_check(voc, box, message):
     ],
 )
 def test_bccd(split, images, counts, tiny):
-    data = read_voc(str(shared("data/bccd")), split)
-    report = clean_boxes(data, skip_bad=False)
+    data = read(str(shared("data/bccd")), split)
+    found = clean(data)
     assert len(data.images) == images
     assert Counter(a.label for image in data.images for a in image.annotations) == counts
-    assert len(report.tiny) == tiny and not report.skipped
+    assert len(found) == tiny and all("1 boxes with a side of a pixel or less" in text for text in found)
 
 
 def test_links_out_of_the_folders_are_refused(voc, tmp_path):
@@ -132,14 +132,14 @@ def test_links_out_of_the_folders_are_refused(voc, tmp_path):
     image.rename(tmp_path / "stored.jpg")
     image.symlink_to(tmp_path / "stored.jpg")
     with pytest.raises(UserError, match=r"images that a link takes out of their folder .*\n  a\.jpg"):
-        read_voc(str(folder), "train")
+        read(str(folder), "train")
     image.unlink()
     image.symlink_to("b.jpg")  # a link inside
-    assert len(read_voc(str(folder), "train").images) == 2
+    assert len(read(str(folder), "train").images) == 2
     (folder / "Annotations" / "a.xml").unlink()
     (folder / "Annotations" / "a.xml").symlink_to("/etc/hostname")
     with pytest.raises(UserError, match=r"annotation files that a link takes out of .*\n  a\.xml"):
-        read_voc(str(folder), "train")
+        read(str(folder), "train")
 
 
 def test_a_size_beyond_any_image_is_refused(voc):
@@ -147,4 +147,4 @@ def test_a_size_beyond_any_image_is_refused(voc):
     size = f"<annotation><size><width>{10**400}</width><height>4</height></size></annotation>"
     (Path(folder) / "Annotations" / "a.xml").write_text(size)
     with pytest.raises(UserError, match="size is more than 1000000 pixels"):
-        read_voc(folder, "train")
+        read(folder, "train")

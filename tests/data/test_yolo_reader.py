@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from fa_detectron.data.paths import parse_source
-from fa_detectron.data.yolo_layout import label_file
-from fa_detectron.data.yolo_reader import read_yolo
+from fa_detectron.data.readers.yolo_layout import label_file
 from fa_detectron.errors import UserError
+from tests.data.reading import read
 
 LABELS = {"train": {"a": "1 0.5 0.5 0.25 0.5\n0 0.25 0.25 0.5 0.5\n", "b": None, "c": ""}, "val": {"d": "0 .5 .5 1 1"}}
 
@@ -17,10 +17,6 @@ LABELS = {"train": {"a": "1 0.5 0.5 0.25 0.5\n0 0.25 0.25 0.5 0.5\n", "b": None,
 BOMB = (
     "a0: &a0 x\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 21)) + "names: [a]\n"
 )
-
-
-def read(text: str, split: str = "train", images_root: str = ""):
-    return read_yolo(parse_source(text, split), images_root)
 
 
 def _check(data):

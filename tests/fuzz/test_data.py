@@ -17,7 +17,9 @@ from fa_detectron.data.checks import check_classes, clean_boxes
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_scan import same_content, scan_images
 from fa_detectron.data.paths import parse_source
-from fa_detectron.data.registration import read_source, to_coco_json, to_dataset_dicts
+from fa_detectron.data.readers import read_annotated_set
+from fa_detectron.data.records import ReadOptions
+from fa_detectron.data.registration import to_coco_json, to_dataset_dicts
 from fa_detectron.errors import UserError
 from tests.fuzz.cases import NASTY_TEXTS, example, fuzz, mutate_bytes, mutate_json, nasty
 
@@ -43,12 +45,12 @@ def use(text: str, split: str) -> None:
     """Read a set as training and as check_data do; both end in a set or in a UserError."""
     root = os.path.realpath(text.rpartition(":")[0] if not os.path.exists(text) else text)
     root = root if os.path.isdir(root) else os.path.dirname(root)
-    for complain in (None, Findings().complain):
+    for findings in (Findings(strict=True), Findings()):
         try:
             source = parse_source(text, split)
-            data = read_source(source, "", complain) if complain else read_source(source, "")
-            check_classes(data, ("cat", "ant"), Findings().complain)
-            clean_boxes(data, skip_bad=True)
+            data = read_annotated_set(source, ReadOptions(), findings)
+            check_classes(data, ("cat", "ant"), Findings())
+            clean_boxes(data, "skip", findings)
         except UserError as error:
             assert str(error) and "Traceback" not in str(error)
             continue
@@ -57,7 +59,7 @@ def use(text: str, split: str) -> None:
             assert all(0 <= v <= 1e6 for annotation in image.annotations for v in annotation.box)
         box_statistics(data, SIZE)
         repeated_boxes(data)
-        same_content(data, scan_images(data, Findings().complain))
+        same_content(data, scan_images(data, Findings()))
         to_dataset_dicts(data, data.classes)
         json.dumps(to_coco_json(data, data.classes), allow_nan=False)
 
@@ -153,8 +155,8 @@ def test_voc(folder, files, split):
 def use_voc(text: str, folder: Path) -> None:
     try:
         source = parse_source(text, "train")
-        data = read_source(source, "")
-        clean_boxes(data, skip_bad=True)
+        data = read_annotated_set(source, ReadOptions(), Findings(strict=True))
+        clean_boxes(data, "skip", Findings())
     except UserError as error:
         assert str(error)
         return

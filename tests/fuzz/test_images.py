@@ -82,12 +82,10 @@ def test_images(tmp_path_factory, mapper, data):
         size = ends(seen_size, str(path))
         width, height = size or (24, 16)
         record = {"file_name": str(path), "width": width, "height": height}
-        checked = ends(lambda: check_image_files("set", [(str(path), width, height)]) or True)
+        checked = ends(lambda: check_image_files("set", [(str(path), width, height)], Findings(strict=True)) or True)
         trained = ends(mapper, record)
         assert trained is not None or not checked, "the checks pass what training refuses"
-        digests = scan_images(
-            AnnotatedSet("set", (), [ImageRecord(str(path), 1, width, height, [], "")]), Findings().complain
-        )
+        digests = scan_images(AnnotatedSet("set", (), [ImageRecord(str(path), 1, width, height, [], "")]), Findings())
         assert set(digests) <= {str(path)}
         try:
             pixels = read_image(path)

@@ -6,33 +6,28 @@ without a label file has no box. Sizes come from the images themselves, turned a
 
 import os
 
+from fa_detectron.data.checks import MOST_PIXELS, report_images, seen_size
+from fa_detectron.data.findings import Findings
+from fa_detectron.data.paths import LINKS, Source, links_outside
+from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.errors import UserError
 
-from .checks import MOST_PIXELS, report_images, seen_size
-from .paths import LINKS, Source, links_outside
-from .records import AnnotatedSet, Annotation, Complain, ImageRecord, refuse
 from .yolo_layout import find_layout, label_file
 
 _MOST_BYTES = 64 << 20  # of a label file
 
 
-def read_yolo(source: Source, images_root: str = "", complain: Complain = refuse) -> AnnotatedSet:
+def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read one split of a YOLO set; its classes are those of data.yaml, in the order of their numbers.
 
-    Args:
-        source: of :func:`fa_detectron.data.paths.parse_source`.
-        images_root: the set's root instead of the one that data.yaml names; "" for that one.
-        complain: called for entries that cannot be used.
-
-    Raises:
-        UserError: a file is missing or broken. Boxes are left as the files have them: see
-            :func:`fa_detectron.data.checks.clean_boxes`.
+    ``options.images_root`` is the set's root instead of the one that data.yaml names. See
+    :func:`fa_detectron.data.readers.read_annotated_set`.
     """
-    root, names, files = find_layout(source, images_root, complain)
+    root, names, files = find_layout(source, options.images_root, findings)
     path = str(source)
     labels = {name: label_file(name) for name in files}
     outside = links_outside(root, labels.values())
-    complain(path, f"label files that a link takes out of {root}", sorted(outside), LINKS)
+    findings.refuse(path, f"label files that a link takes out of {root}", sorted(outside), LINKS)
     labelled = sum(os.path.isfile(os.path.join(root, label)) for label in labels.values())
     if not labelled:
         raise UserError(
@@ -59,9 +54,9 @@ def read_yolo(source: Source, images_root: str = "", complain: Complain = refuse
                     annotation.label = names.get(number, str(number))
                     record.annotations.append(annotation)
         images.append(record)
-    report_images(path, unreadable, [], complain)
-    complain(path, "label lines that are no class number and box (class cx cy w h)", broken)
-    complain(path, f"boxes of a class that 'names' does not list (it lists {len(names)} classes)", unlisted)
+    report_images(path, unreadable, [], findings)
+    findings.refuse(path, "label lines that are no class number and box (class cx cy w h)", broken)
+    findings.refuse(path, f"boxes of a class that 'names' does not list (it lists {len(names)} classes)", unlisted)
     if not names:
         found = {annotation.label for image in images for annotation in image.annotations}
         return AnnotatedSet(path, tuple(sorted(found, key=int)), images)

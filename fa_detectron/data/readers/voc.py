@@ -10,11 +10,11 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 from xml.parsers import expat
 
+from fa_detectron.data.checks import MOST_PIXELS, seen_size
+from fa_detectron.data.findings import Findings
+from fa_detectron.data.paths import LINKS, Source, is_inside, links_outside
+from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.errors import UserError
-
-from .checks import MOST_PIXELS, seen_size
-from .paths import LINKS, is_inside, links_outside
-from .records import AnnotatedSet, Annotation, Complain, ImageRecord, refuse
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
 
@@ -61,7 +61,7 @@ def _corners(bndbox: ElementTree.Element | None) -> Any:
     return (x1 - 1.0, y1 - 1.0, x2, y2)
 
 
-def _ids(folder: str, split: str, complain: Complain) -> list[str]:
+def _ids(folder: str, split: str, findings: Findings) -> list[str]:
     """Image ids of a split; a line of a per-class list ("ID 1") counts with its first word."""
     path = os.path.join(folder, "ImageSets", "Main", f"{split}.txt")
     try:
@@ -75,9 +75,9 @@ def _ids(folder: str, split: str, complain: Complain) -> list[str]:
         ) from error
     if not ids:
         raise UserError(f"{path}: lists no image")
-    complain(path, "ids that leave the folder", [repr(i) for i in ids if not is_inside(i)])
+    findings.refuse(path, "ids that leave the folder", [repr(i) for i in ids if not is_inside(i)])
     seen = set()
-    complain(path, "ids listed more than once", [i for i in ids if i in seen or seen.add(i)])
+    findings.refuse(path, "ids listed more than once", [i for i in ids if i in seen or seen.add(i)])
     return [i for i in dict.fromkeys(ids) if is_inside(i)]
 
 
@@ -125,27 +125,20 @@ def _read_image(folder: str, root: str, image_id: str) -> ImageRecord:
     return ImageRecord(image_path, image_id, width, height, annotations, xml_path)
 
 
-def read_voc(folder: str, split: str, images_root: str = "", complain: Complain = refuse) -> AnnotatedSet:
+def read_voc(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read one split of a Pascal VOC folder; its classes are those of its objects, in alphabetical order.
 
-    Args:
-        folder: holds ImageSets/Main and Annotations.
-        split: name of a list in ImageSets/Main.
-        images_root: folder of the images; "" is JPEGImages.
-        complain: called for entries that cannot be used.
-
-    Raises:
-        UserError: a file is missing or broken. Boxes are left as the file has them: see
-            :func:`fa_detectron.data.checks.clean_boxes`.
+    See :func:`fa_detectron.data.readers.read_annotated_set`.
     """
+    folder, split, images_root = source.path, source.split, options.images_root
     path = f"{folder}:{split}"
     root = os.path.abspath(os.path.expanduser(images_root)) if images_root else os.path.join(folder, "JPEGImages")
     if not os.path.isdir(root):
         raise UserError(f"{root}: no such folder; name the folder of the images with --images (DATASETS.IMAGES_ROOT)")
-    ids = _ids(folder, split, complain)
+    ids = _ids(folder, split, findings)
     xml_folder = os.path.join(folder, "Annotations")
     outside = links_outside(xml_folder, [f"{i}.xml" for i in ids])
-    complain(path, f"annotation files that a link takes out of {xml_folder}", sorted(outside), LINKS)
+    findings.refuse(path, f"annotation files that a link takes out of {xml_folder}", sorted(outside), LINKS)
     images, broken = [], []
     for image_id in ids:
         if f"{image_id}.xml" not in outside:
@@ -153,9 +146,9 @@ def read_voc(folder: str, split: str, images_root: str = "", complain: Complain 
                 images.append(_read_image(folder, root, image_id))
             except UserError as error:
                 broken.append(str(error))
-    complain(path, "annotation files that cannot be used", broken)
+    findings.refuse(path, "annotation files that cannot be used", broken)
     outside = links_outside(root, [os.path.relpath(image.file_name, root) for image in images])
-    complain(path, f"images that a link takes out of their folder {root}", sorted(outside), LINKS)
+    findings.refuse(path, f"images that a link takes out of their folder {root}", sorted(outside), LINKS)
     images = [image for image in images if os.path.relpath(image.file_name, root) not in outside]
     labels = {annotation.label for image in images for annotation in image.annotations}
     return AnnotatedSet(path, tuple(sorted(labels)), images)

@@ -9,11 +9,10 @@ import os
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from fa_detectron.data.findings import Findings
+from fa_detectron.data.paths import LINKS, Source, find_description, has_split, is_inside, links_outside
 from fa_detectron.errors import UserError
 from fa_detectron.plain_yaml import read_plain_yaml
-
-from .paths import LINKS, Source, find_description, has_split, is_inside, links_outside
-from .records import Complain, refuse
 
 IMAGE_SUFFIXES = frozenset(".bmp .jpeg .jpg .png .tif .tiff .webp".split())
 _SETTINGS = ("path", "names", "nc", "download", "kpt_shape", "flip_idx", "roboflow", "channels")
@@ -26,13 +25,13 @@ class Layout(NamedTuple):
     images: list[str]  # relative to ``root``, sorted
 
 
-def find_layout(source: Source, images_root: str, complain: Complain) -> Layout:
+def find_layout(source: Source, images_root: str, findings: Findings) -> Layout:
     """Find out what belongs to a split.
 
     Args:
         source: of parse_source.
         images_root: the root instead of the one that data.yaml names; "" for that one.
-        complain: called for images that cannot be used.
+        findings: gets images that cannot be used.
 
     Raises:
         UserError: data.yaml is broken, or names no such split, or there is no image.
@@ -55,11 +54,11 @@ def find_layout(source: Source, images_root: str, complain: Complain) -> Layout:
         names = _names_beside(root)
     images: dict[str, None] = {}
     for entry in entries:
-        images.update(dict.fromkeys(_images_of(description or source.path, root, entry, complain)))
+        images.update(dict.fromkeys(_images_of(description or source.path, root, entry, findings)))
     if not images:
         raise UserError(f"{source}: no image in {', '.join(os.path.join(root, entry) for entry in entries)}")
     outside = links_outside(root, images)
-    complain(str(source), f"images that a link takes out of {root}", sorted(outside), LINKS)
+    findings.refuse(str(source), f"images that a link takes out of {root}", sorted(outside), LINKS)
     return Layout(root, names, sorted(name for name in images if name not in outside))
 
 
@@ -80,7 +79,7 @@ def _split_entries(path: str, content: dict[str, Any], split: str) -> list[str]:
         raise UserError(f"{path}: has no split {split!r}; it has {', '.join(known) or 'none'} (FILE.yaml:SPLIT)")
     entries = value if isinstance(value, list) else [value]
     bad = [repr(entry)[:80] for entry in entries if not isinstance(entry, str) or not entry or "\0" in entry]
-    refuse(path, f"entries of {split!r} that are no names of files or folders", bad)
+    Findings(strict=True).refuse(path, f"entries of {split!r} that are no names of files or folders", bad)
     return entries
 
 
@@ -103,7 +102,7 @@ def _class_names(path: str, content: dict[str, Any]) -> dict[int, str]:
             broken.append(f"class {key} repeats the name {text!r:.80}")
         else:
             known[key] = text
-    refuse(path, "bad class names", broken)
+    Findings(strict=True).refuse(path, "bad class names", broken)
     if count is not None and count != len(known):
         raise UserError(f"{path}: 'nc' is {count!r:.20}, but there are {len(known)} names")
     return dict(sorted(known.items()))
@@ -138,7 +137,7 @@ def _inside(root: str, name: str, beside: str = "") -> str:
     return (there or inside or [""])[0]
 
 
-def _images_of(path: str, root: str, entry: str, complain: Complain) -> Iterator[str]:
+def _images_of(path: str, root: str, entry: str, findings: Findings) -> Iterator[str]:
     """The images, relative to ``root``, of a folder or a .txt list."""
     name = _inside(root, entry)
     if not name or links_outside(root, [name]) - {"."}:
@@ -157,7 +156,7 @@ def _images_of(path: str, root: str, entry: str, complain: Complain) -> Iterator
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: {place}: {getattr(error, 'strerror', None) or error}") from None
     found = [(line, "" if "\0" in line else _inside(root, line, os.path.dirname(name))) for line in lines]
-    complain(place, f"images that leave the folder {root}", [line[:200] for line, image in found if not image])
+    findings.refuse(place, f"images that leave the folder {root}", [line[:200] for line, image in found if not image])
     yield from (image for _, image in found if image)
 
 

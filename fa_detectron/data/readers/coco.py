@@ -10,11 +10,11 @@ import os
 import reprlib
 from typing import Any
 
+from fa_detectron.data.checks import MOST_PIXELS
+from fa_detectron.data.findings import Findings
+from fa_detectron.data.paths import LINKS, Source, find_coco_images, is_inside, links_outside
+from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.errors import UserError
-
-from .checks import MOST_PIXELS
-from .paths import LINKS, find_coco_images, is_inside, links_outside
-from .records import AnnotatedSet, Annotation, Complain, ImageRecord, refuse
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def _load(path: str) -> dict[str, Any]:
             state = "has no" if key not in content else "holds no list under"
             raise UserError(f"{path}: {state} key {key!r}; a COCO file needs images, annotations and categories")
         broken = [f"{key}[{i}] is {_short(item)}" for i, item in enumerate(content[key]) if not isinstance(item, dict)]
-        refuse(path, f"entries of {key!r} that are no JSON objects", broken)
+        Findings(strict=True).refuse(path, f"entries of {key!r} that are no JSON objects", broken)
     return content
 
 
@@ -67,13 +67,13 @@ def _categories(path: str, content: dict[str, Any]) -> dict[int, str]:
             broken.append(f"categories[{i}] repeats id {_short(key)} or name {_short(name)}")
         else:
             names[key] = name
-    refuse(path, "bad categories", broken)
+    Findings(strict=True).refuse(path, "bad categories", broken)
     if not names:
         raise UserError(f"{path}: 'categories' is empty, so no class is known")
     return dict(sorted(names.items()))
 
 
-def _images(path: str, content: dict[str, Any], complain: Complain) -> list[dict[str, Any]]:
+def _images(path: str, content: dict[str, Any], findings: Findings) -> list[dict[str, Any]]:
     broken, repeated, good = [], [], {}
     for i, item in enumerate(content["images"]):
         key, name = item.get("id"), item.get("file_name")
@@ -95,8 +95,8 @@ def _images(path: str, content: dict[str, Any], complain: Complain) -> list[dict
             repeated.append(f"images[{i}]: id {_short(key)}, file_name {name!r}")
         else:
             good[key] = item
-    complain(path, "bad images", broken)
-    complain(path, "images with an id that another image has", repeated)
+    findings.refuse(path, "bad images", broken)
+    findings.refuse(path, "images with an id that another image has", repeated)
     if not good:
         raise UserError(f"{path}: 'images' {'holds no usable image' if content['images'] else 'is empty'}")
     if len({type(key) for key in good}) > 1:
@@ -128,25 +128,16 @@ def read_coco_classes(path: str) -> tuple[str, ...]:
     return tuple(_categories(path, _load(path)).values())
 
 
-def read_coco(path: str, images_root: str = "", complain: Complain = refuse) -> AnnotatedSet:
-    """Read a COCO JSON file.
-
-    Args:
-        path: the JSON file.
-        images_root: folder of the images; "" looks around the JSON file.
-        complain: called for entries that cannot be used.
-
-    Raises:
-        UserError: the file is broken (which key, which entries), or its images were not found. Boxes are left as the
-            file has them: see :func:`fa_detectron.data.checks.clean_boxes`.
-    """
+def read_coco(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
+    """Read a COCO JSON file; see :func:`fa_detectron.data.readers.read_annotated_set`."""
+    path = source.path
     content = _load(path)
     names = _categories(path, content)
-    images = _images(path, content, complain)
+    images = _images(path, content, findings)
     step = max(1, len(images) // 20)
-    root = find_coco_images(path, images_root, [item["file_name"] for item in images[::step]])
+    root = find_coco_images(path, options.images_root, [item["file_name"] for item in images[::step]])
     outside = links_outside(root, [item["file_name"] for item in images])
-    complain(path, f"images that a link takes out of their folder {root}", sorted(outside), LINKS)
+    findings.refuse(path, f"images that a link takes out of their folder {root}", sorted(outside), LINKS)
     records = {
         item["id"]: ImageRecord(f"{root}/{item['file_name']}", item["id"], item["width"], item["height"], [], path)
         for item in images
@@ -166,7 +157,7 @@ def read_coco(path: str, images_root: str = "", complain: Complain = refuse) -> 
             unknown.append(f"{where}, image {_short(image_id)}): category_id {_short(category)}")
         else:
             records[image_id].annotations.append(_annotation(index, item, names[category]))
-    complain(path, "annotations without a known image and an integer category", strays)
+    findings.refuse(path, "annotations without a known image and an integer category", strays)
     unlisted = f"annotations of a class that 'categories' does not list (it lists {_short(sorted(names))})"
-    complain(path, unlisted, unknown)
+    findings.refuse(path, unlisted, unknown)
     return AnnotatedSet(path, tuple(names.values()), list(records.values()))
