@@ -10,13 +10,20 @@ import logging
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from detectron2.config import CfgNode, get_cfg
-
 from fa_detectron.data.atomic import write_json_atomically
-from fa_detectron.data.box_statistics import BoxStatistics, InputSize, box_statistics, repeated_boxes
+from fa_detectron.data.box_statistics import (
+    BoxStatistics,
+    InputSize,
+    box_statistics,
+    input_size,
+    repeated_boxes,
+    size_that_serves,
+)
 from fa_detectron.data.checks import check_classes, clean_boxes, nothing_to_learn
+from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
 from fa_detectron.data.paths import FORMATS, parse_source
@@ -25,13 +32,14 @@ from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 from fa_detectron.engine.config_io import load_config
 from fa_detectron.engine.progress import BarLoader, show_bars
+from fa_detectron.engine.setup import set_input_size
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
-from fa_detectron.modeling.config import add_feature_align_config
 from fa_detectron.visualization.sheet import picture_sheet
 
 # Every set of small objects has some boxes between the locations; with more than this share its images are too small.
 LOST_SHARE = 0.01
+_SMALL_RECIPE = Path(__file__).parent.parent / "configs" / "small_data.yaml"
 
 
 @dataclass
@@ -48,7 +56,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("path", metavar="PATH", help=f"the training set: {FORMATS}")
     parser.add_argument("--val", metavar="PATH", help="the validation set, whose images must not be among the others")
     parser.add_argument("--images", metavar="FOLDER", default="", help="where the images lie, if not beside the rest")
-    parser.add_argument("--config-file", metavar="FILE", help="takes the input size and the levels from this config")
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        default=str(_SMALL_RECIPE),
+        help="takes the input size and the levels from this config (default: the recipe for small sets)",
+    )
+    parser.add_argument("--size", type=int, metavar="PIXELS", help="short side of the images, as in train_net.py")
     parser.add_argument(
         "--sheet", metavar="FILE", default="output/check_data.jpg", help="picture of samples ('' for none)"
     )
@@ -81,11 +95,11 @@ def check_set(
     digests = scan_images(data, findings, _bar)
     findings.problem(data.path, "groups of images with the same pixels", same_content(data, digests))
     statistics = box_statistics(data, size)
-    _judge(data, statistics, findings, training=classes is None)
+    _judge(data, statistics, size, findings, training=classes is None)
     return Checked(data, statistics, digests)
 
 
-def _judge(data: AnnotatedSet, statistics: BoxStatistics, findings: Findings, training: bool) -> None:
+def _judge(data: AnnotatedSet, statistics: BoxStatistics, size: InputSize, findings: Findings, training: bool) -> None:
     if training and not statistics.boxes:
         findings.say(REFUSED, data.path, nothing_to_learn(len(data.images)))
     if training:
@@ -95,23 +109,15 @@ def _judge(data: AnnotatedSet, statistics: BoxStatistics, findings: Findings, tr
     if lost:
         share = len(lost) / statistics.boxes
         add = findings.problem if share >= LOST_SHARE else findings.note
+        larger = size_that_serves(data, size, LOST_SHARE) if share >= LOST_SHARE and size.short_side else 0
         add(
             data.path,
             f"boxes ({share:.2%}) in which no location lies at the input size, so that nothing is learnt from them",
             lost,
-            "Larger images help (INPUT.MIN_SIZE_TRAIN, MIN_SIZE_TEST, MAX_SIZE_TRAIN, MAX_SIZE_TEST).",
+            f"--size {larger} would leave at most {LOST_SHARE:.0%}." if larger else "",
         )
     if statistics.without_box:
         findings.say(NOTE, data.path, f"{statistics.without_box} of {len(data.images)} images have no box")
-
-
-def input_size(cfg: CfgNode) -> InputSize:
-    """The input size and the levels of a config; P3 to P7 have the strides 8 to 128."""
-    levels = cfg.MODEL.FEATURE_ALIGN.IN_FEATURES
-    if not all(name[:1] == "p" and name[1:].isdigit() for name in levels):
-        raise UserError(f"MODEL.FEATURE_ALIGN.IN_FEATURES {levels}: expected names like p3")
-    strides = tuple(2 ** int(name[1:]) for name in levels)
-    return InputSize(cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TEST, strides, cfg.MODEL.FEATURE_ALIGN.LOCATION_OFFSET)
 
 
 def report(checked: dict[str, Checked], size: InputSize, findings: Findings) -> str:
@@ -196,10 +202,9 @@ def check_data(args: argparse.Namespace) -> int:
     """Print the report of the arguments' data sets; returns the exit status, 0 or 1."""
     if args.images and not os.path.isdir(os.path.expanduser(args.images)):
         raise UserError(f"--images: no such folder: {args.images}")
-    if args.config_file:
-        cfg = load_config(args.config_file)
-    else:
-        add_feature_align_config(cfg := get_cfg())
+    cfg = load_config(args.config_file)
+    if args.size is not None:
+        set_input_size(cfg, args.size)
     size, findings = input_size(cfg), Findings()
     wanted = {"training": (args.path, "train"), **({"validation": (args.val, "val")} if args.val else {})}
     for path, split in wanted.values():
@@ -213,6 +218,8 @@ def check_data(args: argparse.Namespace) -> int:
     if len(checked) == 2:
         leaked = shared_content(checked["training"].digests, checked["validation"].digests)
         findings.problem(args.val, "images that the training set has, too (same pixels)", leaked)
+        files = [[image.file_name for image in item.data.images] for item in checked.values()]
+        findings.problem(args.val, COPIES_ON_BOTH_SIDES, shared_sources(*files))
     print(report(checked, size, findings))
     status = 1 if findings.of(REFUSED) or findings.of(PROBLEM) else 0
     if args.json:

@@ -7,13 +7,14 @@ default) leaves such images out, False learns from them as background. The evalu
 from .annotated import annotated_records, evaluation_config
 from .builtin import ensure_builtin_dataset
 from .preparation import check_data
-from .registration import register_from_config, resolve_data_arguments
+from .registration import hold_out_validation, register_from_config, resolve_data_arguments
 
 __all__ = [
     "annotated_records",
     "check_data",
     "ensure_builtin_dataset",
     "evaluation_config",
+    "hold_out_validation",
     "register_from_config",
     "resolve_data_arguments",
 ]

@@ -4,8 +4,13 @@ from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
+from detectron2.config import CfgNode
 
-from .records import AnnotatedSet
+from fa_detectron.errors import UserError
+
+from .records import AnnotatedSet, Annotation, ImageRecord
+
+_LARGEST = 2048  # pixels of a short side that is worth advising
 
 
 @dataclass(frozen=True)
@@ -22,6 +27,26 @@ class InputSize:
         if not self.short_side:
             return 1.0
         return min(self.short_side / min(width, height), self.long_side / max(width, height))
+
+
+def input_size(cfg: CfgNode, training: bool = False) -> InputSize:
+    """The input size and the levels of a config; P3 to P7 have the strides 8 to 128.
+
+    Args:
+        training: the smallest size of training, not that of the evaluation.
+
+    Raises:
+        UserError: MODEL.FEATURE_ALIGN.IN_FEATURES are not named like p3.
+    """
+    levels = cfg.MODEL.FEATURE_ALIGN.IN_FEATURES
+    if not all(name[:1] == "p" and name[1:].isdigit() for name in levels):
+        raise UserError(f"MODEL.FEATURE_ALIGN.IN_FEATURES {levels}: expected names like p3")
+    strides = tuple(2 ** int(name[1:]) for name in levels)
+    sizes = cfg.INPUT
+    short, long = (
+        (min(sizes.MIN_SIZE_TRAIN), sizes.MAX_SIZE_TRAIN) if training else (sizes.MIN_SIZE_TEST, sizes.MAX_SIZE_TEST)
+    )
+    return InputSize(short, long, strides, cfg.MODEL.FEATURE_ALIGN.LOCATION_OFFSET)
 
 
 @dataclass(frozen=True)
@@ -57,7 +82,7 @@ def box_statistics(data: AnnotatedSet, size: InputSize) -> BoxStatistics:
     rows, places, crowd = [], [], 0
     for image in data.images:
         scale = size.scale(image.width, image.height)
-        own = [annotation for annotation in image.annotations if not annotation.iscrowd]
+        own = _boxes(image)
         crowd += len(image.annotations) - len(own)
         boxes.update(annotation.label for annotation in own)
         images.update({annotation.label for annotation in own})
@@ -108,6 +133,29 @@ def locations_inside(boxes: np.ndarray, size: InputSize) -> np.ndarray:
         last = np.ceil(boxes[:, 2:] / stride - size.offset) - 1
         counts.append(np.maximum(last - first + 1, 0).prod(axis=1))
     return np.array(counts, dtype=np.int64).reshape(len(size.strides), len(boxes))
+
+
+def size_that_serves(data: AnnotatedSet, size: InputSize, share: float) -> int:
+    """The smallest short side, in steps of 64 pixels, at which at most ``share`` of the boxes hold no location.
+
+    The long side grows in proportion. 0 where no size up to 2048 pixels does.
+
+    Args:
+        data: with checked boxes.
+        size: of which a larger one is sought.
+    """
+    scales = np.array([[size.scale(image.width, image.height)] for image in data.images for _ in _boxes(image)])
+    boxes = np.array([a.box for image in data.images for a in _boxes(image)], dtype=float).reshape(-1, 4)
+    for side in range(size.short_side // 64 * 64 + 64, _LARGEST + 1, 64):
+        inside = locations_inside(boxes * scales * (side / size.short_side), size)
+        if (inside.max(axis=0) == 0).mean() <= share:
+            return side
+    return 0
+
+
+def _boxes(image: ImageRecord) -> list[Annotation]:
+    """Those that the detector learns from."""
+    return [annotation for annotation in image.annotations if not annotation.iscrowd]
 
 
 def repeated_boxes(data: AnnotatedSet) -> list[str]:

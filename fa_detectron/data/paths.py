@@ -6,6 +6,7 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fa_detectron.errors import UserError
+from fa_detectron.plain_yaml import read_plain_yaml
 
 
 class Source(NamedTuple):
@@ -54,6 +55,23 @@ def parse_source(text: str, default_split: str) -> Source:
         f"{text}: neither a Pascal VOC folder (no ImageSets/Main in it) nor a YOLO one (no data.yaml, no images/ and "
         "labels/). For COCO data name the .json file, and the folder of its images with --images."
     )
+
+
+def validation_split(source: Source) -> Source | None:
+    """The validation split of the set that ``source`` is another split of; None where it has none."""
+    if not source.split:
+        return None
+    if source.format == "voc":
+        found = os.path.isfile(os.path.join(source.path, "ImageSets", "Main", "val.txt"))
+    else:
+        description = source.path if os.path.isfile(source.path) else find_description(source.path)
+        found = _names_split(description, "val") if description else bool(has_split(source.path, "val"))
+    return source._replace(split="val") if found and source.split != "val" else None
+
+
+def _names_split(description: str, split: str) -> bool:
+    content = read_plain_yaml(description)
+    return isinstance(content, dict) and bool(content.get(split))
 
 
 def find_description(folder: str) -> str:

@@ -11,13 +11,17 @@ from detectron2.structures import BoxMode
 
 from fa_detectron.errors import UserError
 
+from .box_statistics import InputSize, box_statistics, input_size, size_that_serves
 from .checks import box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
+from .copies import COPIES_ON_BOTH_SIDES, shared_sources
 from .findings import Findings
+from .records import AnnotatedSet
 from .registration import TRAIN_NAME, VAL_NAME, PathLoader, to_dataset_dicts
 
 logger = logging.getLogger(__name__)
 
 _SHOWN_CLASSES = 100
+_LOST_SHARE = 0.05  # of the boxes; some of the smallest fall between the locations in every set
 _Counts = list[tuple[int, int]]  # (boxes, images) of every class
 
 
@@ -35,27 +39,35 @@ def check_data(cfg: CfgNode, training: bool) -> None:
     """
     num_classes = cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES
     columns: dict[str, _Counts] = {}
+    files: dict[str, list[str]] = {}
     class_names: Sequence[str] = cfg.DATASETS.CLASS_NAMES
     train_names = list(cfg.DATASETS.TRAIN) if training else []
     for name in dict.fromkeys([*train_names, *cfg.DATASETS.TEST]):
-        records = _load_and_check(name)
+        records = _load_and_check(name, input_size(cfg, training=True) if name in train_names else None)
         class_names = _check_metadata(cfg, name)
         columns[name] = class_counts(records, num_classes)
+        files[name] = [record["file_name"] for record in records]
         if name in train_names and not any(boxes for boxes, _ in columns[name]):
             raise UserError(f"training set {name}: {nothing_to_learn(len(records))}")
         without = sum(not record.get("annotations") for record in records)
         logger.info("%s: %d images, %d of them without a box", name, len(records), without)
+    trained = [file for name in train_names for file in files[name]]
+    for name in cfg.DATASETS.TEST:
+        if name not in train_names:
+            findings = Findings()
+            findings.problem(f"data set {name}", COPIES_ON_BOTH_SIDES, shared_sources(trained, files[name]))
+            findings.log()
     if columns:
         logger.info("Boxes (and images that have them) per class:\n%s", class_table(class_names, columns))
 
 
-def _load_and_check(name: str) -> list[dict[str, Any]]:
+def _load_and_check(name: str, size: InputSize | None) -> list[dict[str, Any]]:
     if name not in DatasetCatalog.list():
         close = difflib.get_close_matches(name, DatasetCatalog.list())
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise UserError(f"DATASETS: no data set is registered as {name!r}{hint}")
     if name in (TRAIN_NAME, VAL_NAME):
-        return _check_path_set(DatasetCatalog[name])
+        return _check_path_set(DatasetCatalog[name], size)
     try:
         records = DatasetCatalog.get(name)
     except (OSError, ValueError, KeyError, TypeError, AssertionError, SyntaxError) as error:
@@ -84,12 +96,28 @@ def _check_files(path: str, records: Sequence[dict[str, Any]], findings: Finding
     check_image_files(path, files, findings)
 
 
-def _check_path_set(loader: PathLoader) -> list[dict[str, Any]]:
+def _check_path_set(loader: PathLoader, size: InputSize | None) -> list[dict[str, Any]]:
     data = loader.read(findings := Findings(strict=True))
     findings.log()
     records = to_dataset_dicts(data, loader.class_names)
     _check_files(data.path, records, findings)
+    if size is not None:
+        _warn_of_lost_boxes(data, size)
     return records
+
+
+def _warn_of_lost_boxes(data: AnnotatedSet, size: InputSize) -> None:
+    """Warn where many boxes of a training set are too small for the input size to be learnt from."""
+    statistics = box_statistics(data, size)
+    lost = len(statistics.without_location)
+    if size.short_side and lost > _LOST_SHARE * statistics.boxes:
+        larger = size_that_serves(data, size, _LOST_SHARE)
+        logger.warning(
+            "%s: %d of %d boxes (%.1f %%) hold no location at the input size (short side %d), so that nothing is "
+            "learnt from them. %s",
+            *(data.path, lost, statistics.boxes, 100 * lost / statistics.boxes, size.short_side),
+            f"--size {larger} would serve." if larger else "Cut the images into tiles.",
+        )
 
 
 def _check_metadata(cfg: CfgNode, name: str) -> Sequence[str]:

@@ -19,8 +19,11 @@ from fa_detectron.errors import UserError
 
 from .atomic import write_json_atomically
 from .checks import BAD_BOXES, check_classes, clean_boxes
+from .class_selection import check_kept_classes, select_classes
 from .findings import Findings
-from .paths import parse_source
+from .hold_out import hold_out, keep_part
+from .image_scan import scan_images
+from .paths import parse_source, validation_split
 from .readers import read_annotated_set
 from .records import AnnotatedSet, ReadOptions
 
@@ -30,23 +33,25 @@ TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 
 def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[str, ...]:
-    source, options = parse_source(text, default_split), ReadOptions.from_config(cfg)
-    classes = read_annotated_set(source, options, Findings(strict=True)).classes
-    if not classes:
+    source = parse_source(text, default_split)
+    data = read_annotated_set(source, ReadOptions.from_config(cfg), Findings(strict=True))
+    if not data.classes:
         raise UserError(f"{source}: no image has a box, so no class is known")
-    return classes
+    check_kept_classes(data.path, data.classes, cfg.DATASETS.KEEP_CLASSES)
+    select_classes(data, cfg.DATASETS.KEEP_CLASSES, cfg.DATASETS.SINGLE_CLASS, Findings())
+    return data.classes
 
 
-def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images: str = "", bad_boxes: str = "") -> None:
+def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images: str = "") -> None:
     """Settle the data of a run in ``cfg`` (in place): paths, set names, class names and class count.
 
     Args:
         cfg: a config with fa_detectron's keys, not frozen.
         train, val: --train and --val, a COCO .json, a Pascal VOC FOLDER[:SPLIT] or a YOLO data.yaml[:SPLIT] or
-            FOLDER[:SPLIT] (default split: train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are;
-            --train alone means no evaluation.
+            FOLDER[:SPLIT] (default split: train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are.
+            ``train`` alone takes the validation split that the set has, if it has one; else the run has no validation
+            set, until :func:`hold_out_validation` cuts one.
         images: --images, the folder of the images of both.
-        bad_boxes: --bad-boxes, "" leaves DATASETS.BAD_BOXES as it is.
 
     Class names come from DATASETS.CLASS_NAMES; where that is empty from the training path, then from the named training
     set's metadata, then from the validation path.
@@ -58,21 +63,24 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
     data.TRAIN_PATH, data.VAL_PATH = train or data.TRAIN_PATH, val or data.VAL_PATH
     images = images or data.IMAGES_ROOT
     data.IMAGES_ROOT = os.path.abspath(os.path.expanduser(images)) if images else ""
-    data.BAD_BOXES = bad_boxes or data.BAD_BOXES
     if data.BAD_BOXES not in BAD_BOXES:
         raise UserError(f"DATASETS.BAD_BOXES is {data.BAD_BOXES!r}, must be one of {', '.join(BAD_BOXES)}")
     if data.IMAGES_ROOT and not (data.TRAIN_PATH or data.VAL_PATH):
         raise UserError("--images (DATASETS.IMAGES_ROOT) goes with --train or --val")
+    if train:
+        data.VAL_IMAGES = ()
     if train and not val:
-        data.VAL_PATH, data.TEST = "", ()
-        logger.info("--train without --val: the model will not be evaluated.")
+        own = validation_split(parse_source(train, "train"))
+        data.VAL_PATH, data.TEST = str(own or ""), ()
+        if own:
+            logger.info("validation set: %s, the set's own split (--val names another)", own)
     if data.TRAIN_PATH and (train or not data.CLASS_NAMES):
         data.TRAIN_PATH = str(parse_source(data.TRAIN_PATH, "train"))
     if data.VAL_PATH:
         data.VAL_PATH = str(parse_source(data.VAL_PATH, "val"))
     if data.TRAIN_PATH:
         data.TRAIN = (TRAIN_NAME,)
-    if data.VAL_PATH:
+    if data.VAL_PATH or data.VAL_IMAGES:
         data.TEST = (VAL_NAME,)
     if not data.CLASS_NAMES:
         data.CLASS_NAMES = tuple(_class_names(cfg))
@@ -95,15 +103,39 @@ def _class_names(cfg: CfgNode) -> Sequence[str]:
     return ()
 
 
+def hold_out_validation(cfg: CfgNode) -> None:
+    """Cut a validation set from DATASETS.TRAIN_PATH where a run has none (in place: DATASETS.VAL_IMAGES and TEST).
+
+    Reads every image once, to keep images of equal pixels on one side.
+
+    Raises:
+        UserError: the set is broken, or DATASETS.VAL_FRACTION is no fraction.
+    """
+    data = cfg.DATASETS
+    if not 0 <= data.VAL_FRACTION < 1:
+        raise UserError(f"--val-fraction (DATASETS.VAL_FRACTION) is {data.VAL_FRACTION}, must be 0 or more and below 1")
+    if not data.TRAIN_PATH or data.TEST or not data.VAL_FRACTION:
+        return
+    loader = PathLoader(cfg, TRAIN_NAME, data.TRAIN_PATH, "train")
+    annotated = loader.read(Findings(strict=True))
+    digests = scan_images(annotated, Findings(strict=True))
+    data.VAL_IMAGES = hold_out(annotated, digests, data.VAL_FRACTION, max(cfg.SEED, 0))
+    data.TEST = (VAL_NAME,)
+    logger.info(
+        "no validation set: %d of %d images are held out for it, by class, copies together (DATASETS.VAL_FRACTION %g; "
+        "--val PATH names another set, --val-fraction 0 trains on all images without evaluation)",
+        *(len(data.VAL_IMAGES), len(annotated.images), data.VAL_FRACTION),
+    )
+
+
 def register_from_config(cfg: CfgNode) -> None:
     """Register custom_train and custom_val as the config has them, in place of what these names stood for before.
 
     Nothing is read until a set is used. Loading one raises UserError where it is broken.
     """
-    for name, path, default_split in (
-        (TRAIN_NAME, cfg.DATASETS.TRAIN_PATH, "train"),
-        (VAL_NAME, cfg.DATASETS.VAL_PATH, "val"),
-    ):
+    data = cfg.DATASETS
+    validation = (data.VAL_PATH, "val") if data.VAL_PATH or not data.VAL_IMAGES else (data.TRAIN_PATH, "train")
+    for name, path, default_split in ((TRAIN_NAME, data.TRAIN_PATH, "train"), (VAL_NAME, *validation)):
         if name in DatasetCatalog.list():
             DatasetCatalog.remove(name)
             MetadataCatalog.remove(name)
@@ -134,14 +166,20 @@ class PathLoader:
         self.options = ReadOptions.from_config(cfg)
         self.class_names = tuple(cfg.DATASETS.CLASS_NAMES)
         self.bad_boxes = cfg.DATASETS.BAD_BOXES
+        self.kept, self.single = tuple(cfg.DATASETS.KEEP_CLASSES), cfg.DATASETS.SINGLE_CLASS
+        # A validation set of its own is read whole.
+        self.held_out = () if name == VAL_NAME and cfg.DATASETS.VAL_PATH else tuple(cfg.DATASETS.VAL_IMAGES)
         self.json_file = os.path.join(os.path.abspath(cfg.OUTPUT_DIR), f"{name}.json")
         self.evaluated = name in cfg.DATASETS.TEST
 
     def read(self, findings: Findings) -> AnnotatedSet:
         """The set with its boxes checked."""
         data = read_annotated_set(parse_source(self.path, self.default_split), self.options, findings)
+        select_classes(data, self.kept, self.single, findings)
         check_classes(data, self.class_names, findings)
         clean_boxes(data, self.bad_boxes, findings)
+        if self.held_out:
+            keep_part(data, self.held_out, validation=self.name == VAL_NAME)
         return data
 
     def __call__(self) -> list[dict[str, Any]]:

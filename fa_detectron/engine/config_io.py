@@ -4,9 +4,12 @@ Detectron2's ``CfgNode.merge_from_file`` falls back to ``yaml.unsafe_load``, whi
 named by its ``_BASE_``) asks for. Configs travel in run folders, so that fallback must not exist here.
 """
 
+import ast
 import difflib
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import reduce
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -62,7 +65,7 @@ def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> Non
         if not _has_key(cfg, key):
             raise UserError(f"command line: unknown config key {key}{_suggestion(cfg, key)}")
         try:
-            cfg.merge_from_list([key, value])
+            cfg.merge_from_list([key, _as_list(_value(cfg, key), value)])
         except Exception as error:  # values are Python literals, over which its parser raises many types
             raise UserError(f"command line: {key} {value!s:.80}: {error or type(error).__name__}") from None
 
@@ -98,10 +101,25 @@ def _merge_file(cfg: CfgNode, content: dict[str, Any], file: str) -> None:
             raise UserError(f"{file}: unknown config key {key}{_suggestion(cfg, key)}")
         if isinstance(_value(cfg, key), CfgNode) and _value(content, key) != {}:
             raise UserError(f"{file}: {key} is a section of keys, not a value")
+        *sections, last = key.split(".")
+        section = reduce(dict.__getitem__, sections, content)
+        section[last] = _as_list(_value(cfg, key), section[last])
     try:
         cfg.merge_from_other_cfg(CfgNode(content))
     except Exception as error:  # texts are read as Python literals, over which its parser raises many types
         raise UserError(f"{file}: {error or type(error).__name__}") from None
+
+
+def _as_list(current: Any, value: Any) -> Any:
+    """``value``, or a list of it where it is a bare number or name and the key's ``current`` value is a list."""
+    if not isinstance(current, (tuple, list)) or not isinstance(value, (int, float, str)):
+        return value
+    if isinstance(value, str):
+        if not value.strip() or any(sign in value for sign in "()[]{},"):
+            return value
+        with suppress(ValueError, SyntaxError):
+            value = ast.literal_eval(value)
+    return [value]
 
 
 def _leaf_keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -34,6 +34,11 @@ def under_torchrun() -> bool:
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that looks through the data for all."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def count_processes(args: argparse.Namespace, cfg: CfgNode) -> tuple[int, str]:
     """How many processes this machine runs and on which device ("cuda" or "cpu").
 
@@ -179,6 +184,8 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
         _create_local_group(local)
+        # Only the first process has looked at the data, so its config is the run's.
+        cfg = comm.all_gather(cfg if is_first_process() else None)[0]
         register_from_config(cfg)  # a spawned process starts with Detectron2's own data sets only
         comm.synchronize()
         result = main(args, cfg)

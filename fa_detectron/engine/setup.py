@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, default_argument_parser
 
 from fa_detectron.engine.config_io import load_config
-from fa_detectron.engine.launch import count_processes, under_torchrun
+from fa_detectron.engine.launch import count_processes, is_first_process, under_torchrun
 from fa_detectron.errors import UserError
 
 _EPILOG = """examples:
@@ -19,6 +19,9 @@ _EPILOG = """examples:
   evaluate a finished run:
     %(prog)s --config-file RUN/config.yaml --eval-only MODEL.WEIGHTS RUN/model_final.pth
 """
+
+
+_SMALLEST_SIZE = 32
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -44,6 +47,25 @@ def argument_parser() -> argparse.ArgumentParser:
     data.add_argument("--train", metavar="PATH", help="COCO JSON, Pascal VOC folder[:split] or YOLO data.yaml[:split]")
     data.add_argument("--val", metavar="PATH", help="the same for evaluation")
     data.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
+    data.add_argument(
+        "--val-fraction",
+        type=float,
+        metavar="F",
+        help="share of the training images held out where there is no validation set (sets DATASETS.VAL_FRACTION)",
+    )
+    data.add_argument(
+        "--classes", metavar="A,B", help="train on these classes of the set alone (sets DATASETS.KEEP_CLASSES)"
+    )
+    data.add_argument(
+        "--single-class", action="store_true", help="train on all classes as one (sets DATASETS.SINGLE_CLASS True)"
+    )
+    data.add_argument(
+        "--size",
+        type=int,
+        metavar="PIXELS",
+        help="short side of the images (sets INPUT.MIN_SIZE_TEST, and INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN, "
+        "MAX_SIZE_TEST and TEST.AUG's sizes in proportion)",
+    )
     data.add_argument(
         "--bad-boxes",
         choices=("stop", "clip", "skip"),
@@ -71,19 +93,64 @@ def setup(args: argparse.Namespace) -> CfgNode:
     cfg = load_config(args.config_file, args.opts)
     if (args.resume or args.eval_only) and "OUTPUT_DIR" not in args.opts:
         cfg.OUTPUT_DIR = _run_folder(args.config_file) or cfg.OUTPUT_DIR
-    resolve_data_arguments(
-        cfg, train=args.train or "", val=args.val or "", images=args.images or "", bad_boxes=args.bad_boxes or ""
-    )
-    cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite
-    register_from_config(cfg)
+    _apply_flags(args, cfg)
+    resolve_data_arguments(cfg, train=args.train or "", val=args.val or "", images=args.images or "")
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
     cfg = _scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
     _check(cfg, args, world)
-    if os.environ.get("RANK", "0") == "0":  # one process looks through the data, and the others end with it
+    if is_first_process():  # one process looks through the data, and the others end with it
+        if not args.eval_only:
+            _settle_validation(cfg, args)
+        register_from_config(cfg)
         check_data(cfg, training=not args.eval_only)
     cfg.freeze()
     return cfg
+
+
+def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Set the keys that a flag stands for."""
+    data = cfg.DATASETS
+    if args.val_fraction is not None:
+        if args.val and args.val_fraction:
+            raise UserError("--val-fraction goes without --val: it cuts the validation set from the training set")
+        data.VAL_FRACTION = args.val_fraction
+    if args.classes:
+        data.KEEP_CLASSES = tuple(name.strip() for name in args.classes.split(",") if name.strip())
+    data.SINGLE_CLASS = data.SINGLE_CLASS or args.single_class
+    data.BAD_BOXES = args.bad_boxes or data.BAD_BOXES
+    if args.size is not None:
+        set_input_size(cfg, args.size)
+    cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite
+
+
+def set_input_size(cfg: CfgNode, size: int) -> None:
+    """Make ``size`` pixels the short side of test images, and scale the other input sizes of a config with it."""
+    if size < _SMALLEST_SIZE:
+        raise UserError(f"--size {size}: expected {_SMALLEST_SIZE} pixels or more")
+    if cfg.INPUT.MIN_SIZE_TEST <= 0:
+        raise UserError("--size: INPUT.MIN_SIZE_TEST is 0 (images as they are), so there is nothing to scale")
+    factor = size / cfg.INPUT.MIN_SIZE_TEST
+    for node, key in (
+        (cfg.INPUT, "MIN_SIZE_TRAIN"), (cfg.INPUT, "MAX_SIZE_TRAIN"), (cfg.INPUT, "MIN_SIZE_TEST"),
+        (cfg.INPUT, "MAX_SIZE_TEST"), (cfg.TEST.AUG, "MIN_SIZES"), (cfg.TEST.AUG, "MAX_SIZE"),
+    ):  # fmt: skip
+        value = node[key]
+        node[key] = tuple(round(v * factor) for v in value) if isinstance(value, tuple) else round(value * factor)
+
+
+def _settle_validation(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Hold out validation images where there is no validation set; a resumed run keeps those that it has."""
+    from fa_detectron.data import hold_out_validation
+    from fa_detectron.data.registration import VAL_NAME
+
+    config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
+    if args.resume and not cfg.DATASETS.TEST and os.path.isfile(config):
+        cfg.DATASETS.VAL_IMAGES = load_config(config).DATASETS.VAL_IMAGES
+        cfg.DATASETS.TEST = (VAL_NAME,) if cfg.DATASETS.VAL_IMAGES else ()
+    hold_out_validation(cfg)
+    if not cfg.DATASETS.TEST:
+        logging.getLogger("fa_detectron.engine").warning("DATASETS.TEST is empty: this run will not be evaluated")
 
 
 def _scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
@@ -136,5 +203,3 @@ def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
     resumes = args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))  # then it is not read
     if cfg.MODEL.WEIGHTS and not resumes and "://" not in cfg.MODEL.WEIGHTS and not os.path.isfile(cfg.MODEL.WEIGHTS):
         raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: no such file")
-    if not cfg.DATASETS.TEST:
-        logging.getLogger("fa_detectron.engine").warning("DATASETS.TEST is empty: this run will not be evaluated")

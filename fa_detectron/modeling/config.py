@@ -102,6 +102,14 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.DATASETS.IMAGES_ROOT = ""
     # Names in the order of the model's class numbers; () takes them from the training set.
     cfg.DATASETS.CLASS_NAMES = ()
+    # Share of the images of TRAIN_PATH that are held out where a run has no validation set; 0.0: none, and the run is
+    # not evaluated. VAL_IMAGES are those of the run, relative to the folder that holds all images of the set.
+    cfg.DATASETS.VAL_FRACTION = 0.2
+    cfg.DATASETS.VAL_IMAGES = ()
+    # Classes to train on, by name; () takes all of the set.
+    cfg.DATASETS.KEEP_CLASSES = ()
+    # Train on all classes as one.
+    cfg.DATASETS.SINGLE_CLASS = False
     # Boxes that are empty, inverted, outside the image or not numbers: "stop" refuses the data, "clip" clips those that
     # leave their image and leaves out the rest, "skip" leaves out all of them.
     cfg.DATASETS.BAD_BOXES = "stop"

@@ -126,11 +126,12 @@ def test_training_without_any_box_is_refused_and_an_image_without_one_is_not(coc
 
 def test_bad_boxes_are_skipped_on_request_and_the_evaluation_file_skips_them_too(coco, config, caplog):
     path = coco(lambda c: c["annotations"][0].update(bbox=[10, 10, 0, 5]))
-    for bad_boxes in ("", "skip"):
+    for bad_boxes in ("stop", "skip"):
         cfg = config()
-        resolve_data_arguments(cfg, path, path, bad_boxes=bad_boxes)
+        cfg.DATASETS.BAD_BOXES = bad_boxes
+        resolve_data_arguments(cfg, path, path)
         register_from_config(cfg)
-        if not bad_boxes:
+        if bad_boxes == "stop":
             with pytest.raises(UserError, match="1 bad boxes"):
                 check_data(cfg, training=True)
             continue

@@ -1,0 +1,100 @@
+"""A validation set cut from the training set: by class, the same for the same seed, copies on one side."""
+
+import logging
+import os
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+from fa_detectron.errors import UserError
+
+from .copies import groups_of_copies
+from .image_scan import Digests
+from .records import AnnotatedSet, ImageRecord
+
+logger = logging.getLogger(__name__)
+
+
+def image_names(data: AnnotatedSet) -> list[str]:
+    """The images' file names relative to the folder that holds them all, with "/" between folders."""
+    files = [image.file_name for image in data.images]
+    root = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
+    return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
+
+
+def keep_part(data: AnnotatedSet, held_out: Sequence[str], validation: bool) -> None:
+    """Leave one side of a split in the set (in place).
+
+    Args:
+        held_out: the validation images, as :func:`image_names` names them.
+        validation: keep these, else all others.
+
+    Raises:
+        UserError: none of the images is left, so the names are of another set.
+    """
+    names = set(held_out)
+    kept = [image for image, name in zip(data.images, image_names(data)) if (name in names) == validation]
+    if not kept:
+        side = "holds none" if validation else "holds nothing but"
+        raise UserError(f"{data.path}: {side} of the {len(names)} images of DATASETS.VAL_IMAGES; is it another set?")
+    data.images = kept
+
+
+def hold_out(data: AnnotatedSet, digests: Digests, fraction: float, seed: int) -> tuple[str, ...]:
+    """Choose the validation images of a set.
+
+    Every class gets its share of images on both sides as far as the groups of copies allow; of a class with a single
+    group nothing is held out. The method is iterative stratification (Sechidis et al., 2011): the rarest class first,
+    each group to the side that lacks most of it.
+
+    Args:
+        data: with checked boxes.
+        digests: of the images' pixels, to keep equal ones together.
+        fraction: of the images, above 0 and below 1.
+        seed: of the order in which equally good groups are taken.
+
+    Returns:
+        Their names as of :func:`image_names`, sorted.
+
+    Raises:
+        UserError: all images are copies of one, so that nothing can be held out.
+    """
+    groups = groups_of_copies(data, digests)
+    if len(groups) < 2:
+        raise UserError(
+            f"{data.path}: no validation set can be cut from {len(data.images)} image(s) that are copies of one. "
+            "Name one with --val, or train without (--val-fraction 0)."
+        )
+    random.Random(seed).shuffle(groups)
+    counts = [_images_with(label_sets) for label_sets in ([_labels(data.images[i]) for i in g] for g in groups)]
+    total = sum(counts, Counter())
+    # [training, validation]; the images themselves count as a class, taken last: it places the background images.
+    missing = [Counter({key: total[key] * share for key in total}) for share in (1 - fraction, fraction)]
+    waiting = dict(enumerate(counts))
+    held_out: list[int] = []
+    while waiting:
+        left = sum(waiting.values(), Counter())
+        rarest = min(left, key=lambda key: (key == _IMAGES, left[key], key))
+        for index in sorted((i for i in waiting if rarest in waiting[i]), key=lambda i: -waiting[i][rarest]):
+            count = waiting.pop(index)
+            need = [(missing[side][rarest], missing[side][_IMAGES], -side) for side in (0, 1)]
+            side = int(need[1] > need[0])
+            missing[side].subtract(count)
+            if side:
+                held_out.append(index)
+    if not held_out:  # a small fraction of few groups
+        held_out = [min(range(len(groups)), key=lambda i: (len(groups[i]), i))]
+    names = image_names(data)
+    return tuple(sorted(names[i] for index in held_out for i in groups[index]))
+
+
+_IMAGES = "\0images"  # no class has this name
+
+
+def _labels(image: ImageRecord) -> set[str]:
+    return {annotation.label for annotation in image.annotations if not annotation.iscrowd}
+
+
+def _images_with(label_sets: Sequence[set[str]]) -> Counter:
+    """How many images of a group have each class, and how many images there are."""
+    return Counter({_IMAGES: len(label_sets)}) + Counter(label for labels in label_sets for label in labels)
