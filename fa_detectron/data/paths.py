@@ -74,6 +74,14 @@ def _names_split(description: str, split: str) -> bool:
     return isinstance(content, dict) and bool(content.get(split))
 
 
+_VALIDATION = ("val", "valid", "validate", "validation")  # one split, as different tools call it
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """The names under which a split may be found, the given one first."""
+    return tuple(dict.fromkeys((split, *_VALIDATION))) if split in _VALIDATION else (split,)
+
+
 def find_description(folder: str) -> str:
     """The file that describes a YOLO folder, "" where there is none."""
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
