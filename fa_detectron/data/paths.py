@@ -6,7 +6,8 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from fa_detectron.errors import UserError
-from fa_detectron.plain_yaml import read_plain_yaml
+
+from .splits import find_description, has_split, read_description, split_names, splits_of
 
 
 class Source(NamedTuple):
@@ -42,14 +43,19 @@ def parse_source(text: str, default_split: str) -> Source:
         suffix = os.path.splitext(path)[1].lower()
         if suffix == ".json" and not split:
             return Source(path, "", "coco")
-        if suffix in (".yaml", ".yml"):
+        if suffix in (".yaml", ".yml") or os.path.basename(path) == "obj.data":
             return Source(path, split or default_split, "yolo")
         raise UserError(f"{path}: expected {FORMATS}")
     if os.path.isdir(os.path.join(path, "ImageSets", "Main")):
         return Source(path, split or default_split, "voc")
     if find_description(path) or has_split(path, split or default_split):
         return Source(path, split or default_split, "yolo")
-    if not split and all(os.path.isdir(os.path.join(path, name)) for name in ("images", "labels")):
+    found = splits_of(path)
+    if found:
+        raise UserError(
+            f"{path}: no split {split or default_split!r}; it has {', '.join(found)}: name one as FOLDER:SPLIT"
+        )
+    if not split and has_split(path, ""):
         return Source(path, "", "yolo")
     raise UserError(
         f"{text}: neither a Pascal VOC folder (no ImageSets/Main in it) nor a YOLO one (no data.yaml, no images/ and "
@@ -59,46 +65,19 @@ def parse_source(text: str, default_split: str) -> Source:
 
 def validation_split(source: Source) -> Source | None:
     """The validation split of the set that ``source`` is another split of; None where it has none."""
-    if not source.split:
+    names = split_names("val")
+    if not source.split or source.split in names:
         return None
     if source.format == "voc":
-        found = os.path.isfile(os.path.join(source.path, "ImageSets", "Main", "val.txt"))
+        found = any(os.path.isfile(os.path.join(source.path, "ImageSets", "Main", f"{name}.txt")) for name in names)
     else:
         description = source.path if os.path.isfile(source.path) else find_description(source.path)
-        found = _names_split(description, "val") if description else bool(has_split(source.path, "val"))
-    return source._replace(split="val") if found and source.split != "val" else None
+        content = read_description(description) if description else {}
+        found = any(content.get(name) for name in names) or not description and bool(has_split(source.path, "val"))
+    return source._replace(split="val") if found else None
 
 
-def _names_split(description: str, split: str) -> bool:
-    content = read_plain_yaml(description)
-    return isinstance(content, dict) and bool(content.get(split))
-
-
-_VALIDATION = ("val", "valid", "validate", "validation")  # one split, as different tools call it
-
-
-def split_names(split: str) -> tuple[str, ...]:
-    """The names under which a split may be found, the given one first."""
-    return tuple(dict.fromkeys((split, *_VALIDATION))) if split in _VALIDATION else (split,)
-
-
-def find_description(folder: str) -> str:
-    """The file that describes a YOLO folder, "" where there is none."""
-    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml"):
-        if os.path.isfile(os.path.join(folder, name)):
-            return os.path.join(folder, name)
-    return ""
-
-
-def has_split(folder: str, split: str) -> str:
-    """The images' folder of a split of a YOLO folder without a description, "" where there is none."""
-    for images in (os.path.join("images", split), os.path.join(split, "images")):
-        if os.path.isdir(os.path.join(folder, images)):
-            return images
-    return ""
-
-
-LINKS = "Name the folder that they lie in with --images (DATASETS.IMAGES_ROOT), or copy them."
+LINKS = "Follow links with --follow-links (DATASETS.FOLLOW_LINKS), or copy the files into the set's folder."
 
 
 def is_inside(name: str) -> bool:

@@ -1,105 +1,164 @@
-"""Read YOLO labels: a .txt an image, a line a box, ``class cx cy w h`` in fractions of the image's width and height.
+"""Read YOLO labels: a .txt an image, a row a box; of rows see :mod:`.yolo_rows`, of folders :mod:`.yolo_layout`.
 
-A line of a class and three or more points (Ultralytics' segments) counts with the box around its points. An image
-without a label file has no box. Sizes come from the images themselves, turned as their EXIF says.
+Sizes come from the images themselves, turned as their EXIF says.
 """
 
 import os
+import unicodedata
+from collections import Counter
 
 from fa_detectron.data.checks import MOST_PIXELS, report_images, seen_size
-from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import LINKS, Source, links_outside
+from fa_detectron.data.findings import NOTE, Findings
+from fa_detectron.data.paths import LINKS, Source
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.text_files import read_text
 from fa_detectron.errors import UserError
 
-from .yolo_layout import find_layout, label_file
+from .yolo_labels import is_below, strays
+from .yolo_layout import Layout, Reach, find_layout
+from .yolo_rows import BOX, PIXELS, Kinds, Row, kind_of, parse_rows
 
-_MOST_BYTES = 64 << 20  # of a label file
+_ROWS = (
+    "label rows that are neither class and box (class cx cy w h) nor class and polygon (class x1 y1 x2 y2 x3 y3 ...)"
+)
+_UNCLEAR = "Say which with kpt_shape in data.yaml: [K, D] for K keypoints of D numbers, [0, 2] for polygons."
+_PIXEL_REMEDY = "YOLO has fractions: divide x and width by the image's width, y and height by its height."
 
 
 def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read one split of a YOLO set; its classes are those of data.yaml, in the order of their numbers.
 
-    ``options.images_root`` is the set's root instead of the one that data.yaml names. See
-    :func:`fa_detectron.data.readers.read_annotated_set`.
+    ``options.images_root`` is the set's root instead of the one that data.yaml names, or where its images alone lie.
+    See :func:`fa_detectron.data.readers.read_annotated_set`.
     """
-    root, names, files = find_layout(source, options.images_root, findings)
+    layout, reach = find_layout(source, options, findings)
     path = str(source)
-    labels = {name: label_file(name) for name in files}
-    outside = links_outside(root, labels.values())
-    findings.refuse(path, f"label files that a link takes out of {root}", sorted(outside), LINKS)
-    labelled = sum(os.path.isfile(os.path.join(root, label)) for label in labels.values())
-    if not labelled:
+    labels = _label_files(path, layout, reach, findings)
+    images = _images(path, layout, labels, findings)
+    reading = _Reading(path, layout, findings)
+    for image in images:
+        if os.path.isfile(labels[image.file_name]):
+            reading.read(image)
+    return AnnotatedSet(path, reading.finish(), images)
+
+
+def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) -> dict[str, str]:
+    """The label file of each image, the likeliest one where there is none."""
+    found, outside = {}, []
+    for image, places in layout.images.items():
+        label = next((place for place in places if os.path.isfile(place)), "")
+        if label and not reach(label):
+            outside.append(label)
+        elif label or not layout.only_labelled:
+            found[image] = label or places[0]
+    findings.refuse(path, f"label files that a link takes out of {' and '.join(layout.roots)}", outside, LINKS)
+    without = [image for image, label in found.items() if not os.path.isfile(label)]
+    if len(without) == len(found):
+        first = next(iter(layout.images))
         raise UserError(
-            f"{path}: none of its {len(files)} images has a label file; looked for "
-            f"{os.path.join(root, labels[files[0]]) if files else 'them'} and so on"
+            f"{path}: none of its {len(layout.images)} images has a label file; looked for those of {first} in "
+            f"{', '.join(layout.images[first])}"
         )
-    images, broken, unreadable, unlisted = [], [], [], []
-    for name in files:
-        image_path, label_path = os.path.join(root, name), os.path.join(root, labels[name])
+    findings.note(path, "images without a label file, taken as images without objects", without)
+    empty = sum(os.path.getsize(label) == 0 for label in found.values() if os.path.isfile(label))
+    if empty:
+        findings.say(NOTE, path, f"{empty} label files are empty: their images have no object")
+    if layout.only_labelled and len(found) < len(layout.images):
+        rest = len(layout.images) - len(found)
+        findings.say(
+            NOTE, path, f"{rest} images of {layout.roots[0]} have no label file of this split and are left out"
+        )
+    findings.problem(path, "label files without an image (their boxes are left out)", strays(found))
+    times = Counter(found.values())
+    shared = [f"{label}: {times[label]} images" for label in times if times[label] > 1]
+    findings.problem(path, "label files that several images share", shared)
+    return found
+
+
+def _images(path: str, layout: Layout, labels: dict[str, str], findings: Findings) -> list[ImageRecord]:
+    images, unreadable = [], []
+    for image, label in labels.items():
         try:
-            width, height = seen_size(image_path)
+            width, height = seen_size(image)
         except UserError as error:
             unreadable.append(str(error))
             continue
         if max(width, height) > MOST_PIXELS:
-            unreadable.append(f"{image_path}: a side of more than {MOST_PIXELS} pixels")
+            unreadable.append(f"{image}: a side of more than {MOST_PIXELS} pixels")
             continue
-        record = ImageRecord(image_path, name, width, height, [], label_path)
-        if labels[name] not in outside:
-            for number, annotation in _annotations(label_path, width, height, broken):
-                if names and number not in names:
-                    unlisted.append(f"line {annotation.index + 1} of {label_path}: class {number}")
-                else:
-                    annotation.label = names.get(number, str(number))
-                    record.annotations.append(annotation)
-        images.append(record)
+        name = next((os.path.relpath(image, root) for root in layout.roots if is_below(image, root)), image)
+        images.append(ImageRecord(image, name, width, height, [], label))
     report_images(path, unreadable, [], findings)
-    findings.refuse(path, "label lines that are no class number and box (class cx cy w h)", broken)
-    findings.refuse(path, f"boxes of a class that 'names' does not list (it lists {len(names)} classes)", unlisted)
-    if not names:
-        found = {annotation.label for image in images for annotation in image.annotations}
-        return AnnotatedSet(path, tuple(sorted(found, key=int)), images)
-    return AnnotatedSet(path, tuple(names.values()), images)
+    return images
 
 
-def _annotations(path: str, width: int, height: int, broken: list[str]) -> list[tuple[int, Annotation]]:
-    """(class number, box) of each line; those of unusable lines are left out, and said in ``broken``."""
-    if not os.path.isfile(path):
-        return []
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(_MOST_BYTES + 1)
-        if len(data) > _MOST_BYTES:
-            raise ValueError(f"more than {_MOST_BYTES >> 20} MiB")
-        lines = data.decode("utf-8-sig").splitlines()
-    except (OSError, ValueError) as error:
-        broken.append(f"{path}: {getattr(error, 'strerror', None) or error}")
-        return []
-    found = []
-    for index, line in enumerate(lines):
-        words = line.split()
-        if not words:
-            continue
-        box = _corners(words[1:])
-        if box is None or len(words[0]) > 9 or not words[0].isascii() or not words[0].isdigit():
-            broken.append(f"line {index + 1} of {path}: {line.strip()[:80]!r}")
-            continue
-        x1, y1, x2, y2 = box
-        found.append((int(words[0]), Annotation("", (x1 * width, y1 * height, x2 * width, y2 * height), index)))
-    return found
+class _Reading:
+    """The rows of a set: read file by file, understood together."""
 
+    def __init__(self, path: str, layout: Layout, findings: Findings) -> None:
+        self._path, self._names, self._keypoints, self._findings = path, layout.names, layout.keypoints, findings
+        self._numbers = {name: number for number, name in layout.names.items()}
+        self._rows: list[tuple[ImageRecord, list[Row]]] = []
+        self._broken: list[str] = []
+        self._kinds = Kinds()
 
-def _corners(words: list[str]) -> tuple[float, float, float, float] | None:
-    """(x1, y1, x2, y2) in fractions, from cx cy w h or from the x y of three or more points; None for neither."""
-    try:
-        values = [float(word) for word in words]
-    except ValueError:
-        return None
-    if len(values) == 4:
-        x, y, w, h = values
-        return x - w / 2, y - h / 2, x + w / 2, y + h / 2
-    if len(values) < 6 or len(values) % 2:
-        return None
-    xs, ys = values[0::2], values[1::2]
-    return min(xs), min(ys), max(xs), max(ys)
+    def read(self, image: ImageRecord) -> None:
+        try:
+            rows, broken = parse_rows(read_text(image.source), self._keypoints, self._numbers)
+        except UserError as error:
+            self._broken.append(str(error))
+            return
+        self._broken += [f"line {line + 1} of {image.source}: {text!r}: {why}" for line, text, why in broken]
+        self._kinds.see(rows)
+        self._rows.append((image, rows))
+
+    def finish(self) -> tuple[str, ...]:
+        """Give the images their boxes, and report what is no box; returns the names of the classes."""
+        settled, counts = self._kinds.settle(), Counter()
+        unclear, pixels, unlisted, found = [], [], [], {}
+        for image, rows in self._rows:
+            for row in rows:
+                where = f"line {row.line + 1} of {image.source}"
+                kind = kind_of(row, settled)
+                label = self._label(row.label)
+                if not kind:
+                    unclear.append(f"{where}: {row.text!r}")
+                elif kind == PIXELS:
+                    pixels.append(f"{where}: {row.text!r}")
+                elif label is None:
+                    unlisted.append(f"{where}: class {row.label}")
+                else:
+                    counts[kind] += 1
+                    found[label] = isinstance(row.label, int)
+                    corners = row.corners(kind, image.width, image.height)
+                    image.annotations.append(Annotation(label, corners, row.line, iscrowd=row.difficult))
+        total = sum(len(rows) for _, rows in self._rows)
+        refuse = self._findings.refuse
+        refuse(self._path, _ROWS, self._broken)
+        some = "all rows" if len(pixels) == total else f"the other {total - len(pixels)} rows do not"
+        refuse(self._path, f"label rows whose numbers look like pixels ({some})", pixels, _PIXEL_REMEDY)
+        refuse(self._path, "label rows that could be polygons, or boxes and more", unclear, _UNCLEAR)
+        what = f"boxes of a class that 'names' does not list (it lists {len(self._names)} classes)"
+        refuse(self._path, what, unlisted)
+        if set(counts) - {BOX}:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in counts.most_common())
+            self._findings.say(NOTE, self._path, f"the label rows are {kinds}")
+        return tuple(self._names.values()) or self._sorted(found)
+
+    def _label(self, label: int | str) -> str | None:
+        """The name of a row's class, None for one that is not listed."""
+        if isinstance(label, str):
+            label = unicodedata.normalize("NFC", label)
+            return label if label in self._numbers or not self._names else None
+        return self._names.get(label) if self._names else str(label)
+
+    def _sorted(self, found: dict[str, bool]) -> tuple[str, ...]:
+        """The classes of a set without a list of names: all numbers (True), or all names."""
+        numbers = [label for label, numbered in found.items() if numbered]
+        if numbers and len(numbers) < len(found):
+            words = sorted(found.keys() - set(numbers))
+            raise UserError(
+                f"{self._path}: some rows call their class by number ({', '.join(numbers[:5])}), some by name "
+                f"({', '.join(words[:5])}), and no file lists the names. List them in classes.txt, one a line."
+            )
+        return tuple(sorted(found, key=int if numbers else None))

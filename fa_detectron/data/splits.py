@@ -1,0 +1,105 @@
+"""What splits are called, and where a YOLO folder has them."""
+
+import os
+from typing import Any
+
+from fa_detectron.errors import UserError
+from fa_detectron.plain_yaml import read_plain_yaml
+
+from .text_files import read_text
+
+IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .png .tif .tiff .webp".split())
+LABEL_FOLDERS = ("labels", "labelTxt")  # the second one holds DOTA's rows
+_VALIDATION = ("val", "valid", "validate", "validation")
+SPLITS = ("train", *_VALIDATION, "test")
+
+
+def split_names(split: str) -> tuple[str, ...]:
+    """The names under which a split may be found, the given one first: val, valid, validate, validation are one."""
+    return tuple(dict.fromkeys((split, *_VALIDATION))) if split in _VALIDATION else (split,)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name is that of an image; hidden files ("._a.jpg" of macOS) are not."""
+    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not os.path.basename(name).startswith(".")
+
+
+def find_description(folder: str) -> str:
+    """The file that describes a YOLO folder (Ultralytics' data.yaml, Darknet's obj.data), "" where there is none."""
+    for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data"):
+        if os.path.isfile(os.path.join(folder, name)):
+            return os.path.join(folder, name)
+    return ""
+
+
+def read_description(path: str) -> dict[str, Any]:
+    """The content of a data.yaml; or of an obj.data, under Ultralytics' keys.
+
+    Raises:
+        UserError: it cannot be read, or is no such file.
+    """
+    if path.endswith(".data"):
+        lines = [line.partition("=") for line in read_text(path).splitlines() if not line.lstrip().startswith("#")]
+        content: Any = {key.strip(): value.strip() for key, equals, value in lines if equals}
+        content["nc"] = content.pop("classes", None)
+    else:
+        content = read_plain_yaml(path)
+    if not isinstance(content, dict) or not {"names", "nc"} & content.keys():
+        raise UserError(f"{path}: a YOLO set's file needs the key 'names' and one a split (train, val)")
+    return content
+
+
+def has_split(folder: str, split: str) -> str:
+    """Where a YOLO folder without a description has the images of ``split``, relative to it; "" for nowhere.
+
+    images/SPLIT, SPLIT/images, a folder SPLIT with the labels beside the images, or a list SPLIT.txt. For the split "",
+    which is the whole folder: images/ with the labels in it or in labels/, or the folder itself with both.
+    """
+    if not split:
+        if any(os.path.isdir(os.path.join(folder, name)) for name in LABEL_FOLDERS) or _has_pair(folder, "images"):
+            return "images"  # elsewhere, maybe
+        return "." if _has_pair(folder, ".") else ""
+    for name in split_names(split):
+        for images in (os.path.join("images", name), os.path.join(name, "images")):
+            if os.path.isdir(os.path.join(folder, images)):
+                return images
+        labelled = os.path.isdir(os.path.join(folder, "labels", name))
+        if _has_pair(folder, name) or (labelled and _has_image(folder, name)):
+            return name
+        if labelled:
+            return os.path.join("images", name)  # elsewhere, maybe
+        if _is_list(os.path.join(folder, f"{name}.txt")):
+            return f"{name}.txt"
+    return ""
+
+
+def splits_of(folder: str) -> list[str]:
+    """The usual splits that a YOLO folder without a description has, each under its own name."""
+    found = {has_split(folder, split): split for split in reversed(SPLITS)}
+    return [split for images, split in reversed(found.items()) if images]
+
+
+def _names(folder: str, name: str) -> list[str]:
+    try:
+        return os.listdir(os.path.join(folder, name))
+    except OSError:
+        return []
+
+
+def _has_image(folder: str, name: str) -> bool:
+    return any(is_image(file) for file in _names(folder, name))
+
+
+def _has_pair(folder: str, name: str) -> bool:
+    """Whether an image of the folder has a .txt of its name beside it."""
+    files = set(_names(folder, name))
+    return any(is_image(file) and f"{os.path.splitext(file)[0]}.txt" in files for file in files)
+
+
+def _is_list(path: str) -> bool:
+    """Whether the first line of a file names an image."""
+    try:
+        with open(path, encoding="utf-8-sig") as stream:
+            return is_image(stream.readline(4096).strip())
+    except (OSError, UnicodeDecodeError):
+        return False
