@@ -57,6 +57,9 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--val", metavar="PATH", help="the validation set, whose images must not be among the others")
     parser.add_argument("--images", metavar="FOLDER", default="", help="where the images lie, if not beside the rest")
     parser.add_argument(
+        "--follow-links", action="store_true", help="read files that symbolic links take out of the set's folder"
+    )
+    parser.add_argument(
         "--config-file",
         metavar="FILE",
         default=str(_SMALL_RECIPE),
@@ -71,7 +74,7 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def check_set(
-    path: str, split: str, images_root: str, size: InputSize, findings: Findings, classes=None
+    path: str, split: str, options: ReadOptions, size: InputSize, findings: Findings, classes=None
 ) -> Checked | None:
     """Look through one set.
 
@@ -84,7 +87,7 @@ def check_set(
     """
     source = parse_source(path, split)
     try:
-        data = read_annotated_set(source, ReadOptions(images_root), findings)
+        data = read_annotated_set(source, options, findings)
     except UserError as error:
         findings.say(REFUSED, str(source), str(error).removeprefix(f"{source}: "))
         return None
@@ -212,7 +215,8 @@ def check_data(args: argparse.Namespace) -> int:
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
-        item = check_set(path, split, args.images, size, findings, classes)
+        options = ReadOptions(args.images, args.follow_links)
+        item = check_set(path, split, options, size, findings, classes)
         if item:
             checked[name] = item
     if len(checked) == 2:

@@ -73,7 +73,7 @@ def validation_split(source: Source) -> Source | None:
     else:
         description = source.path if os.path.isfile(source.path) else find_description(source.path)
         content = read_description(description) if description else {}
-        found = any(content.get(name) for name in names) or not description and bool(has_split(source.path, "val"))
+        found = any(content.get(name) for name in names) or (not description and bool(has_split(source.path, "val")))
     return source._replace(split="val") if found else None
 
 

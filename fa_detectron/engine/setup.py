@@ -71,6 +71,11 @@ def argument_parser() -> argparse.ArgumentParser:
         choices=("stop", "clip", "skip"),
         help="unusable boxes: stop (default), clip those that leave their image, or skip (sets DATASETS.BAD_BOXES)",
     )
+    data.add_argument(
+        "--follow-links",
+        action="store_true",
+        help="read files that symbolic links take out of the set's folder (sets DATASETS.FOLLOW_LINKS)",
+    )
     return parser
 
 
@@ -119,6 +124,7 @@ def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
         data.KEEP_CLASSES = tuple(name.strip() for name in args.classes.split(",") if name.strip())
     data.SINGLE_CLASS = data.SINGLE_CLASS or args.single_class
     data.BAD_BOXES = args.bad_boxes or data.BAD_BOXES
+    data.FOLLOW_LINKS = data.FOLLOW_LINKS or args.follow_links
     if args.size is not None:
         set_input_size(cfg, args.size)
     cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite

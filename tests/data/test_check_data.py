@@ -164,7 +164,7 @@ def test_classes_that_only_the_validation_set_has(voc, check):
 def test_yolo_sets(yolo, check):
     path = yolo({"train": {"a": "0 0.5 0.5 0.9 0.9\n1 0.5 0.5 0.5 0.5\n", "b": "0 0.5 0.5 0.9"}, "val": {"c": ""}})
     status, text, _ = check(path, "--val", path)
-    assert status == 1 and "1 label rows that are neither class and box" in text and "2 images, 2 boxes" in text
+    assert status == 1 and "1 label rows that are neither a class and box" in text and "2 images, 2 boxes" in text
 
 
 def test_boxes_between_the_locations(coco, check, tmp_path):

@@ -102,7 +102,7 @@ def test_keypoints(rows, shape):
     found = rows(f"{text.splitlines()[0]} 0.9\n{BOX}\n{BOX} 0.5", f"kpt_shape: [{count}, {size}]\n")
     assert found == [first] * 3, "with a confidence, or without keypoints"
     with pytest.raises(
-        UserError, match=r"label rows that (could be polygons, or boxes and more|are neither class and box)"
+        UserError, match=r"label rows that (could be polygons, or boxes and more|are neither a class and box)"
     ):
         rows(text)  # nothing says that these are keypoints
     with pytest.raises(UserError, match=rf"numbers after the class; kpt_shape \[{count + 1}, {size}\] makes them"):

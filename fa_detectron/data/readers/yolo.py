@@ -14,13 +14,13 @@ from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, Rea
 from fa_detectron.data.text_files import read_text
 from fa_detectron.errors import UserError
 
+from .yolo_images import Reach
+from .yolo_kinds import Kinds, kind_of
 from .yolo_labels import is_below, strays
-from .yolo_layout import Layout, Reach, find_layout
-from .yolo_rows import BOX, PIXELS, Kinds, Row, kind_of, parse_rows
+from .yolo_layout import Layout, find_layout
+from .yolo_rows import BOX, PIXELS, Row, parse_rows
 
-_ROWS = (
-    "label rows that are neither class and box (class cx cy w h) nor class and polygon (class x1 y1 x2 y2 x3 y3 ...)"
-)
+_ROWS = "label rows that are neither a class and box (class cx cy w h) nor a class and polygon (class x1 y1 x2 y2 ...)"
 _UNCLEAR = "Say which with kpt_shape in data.yaml: [K, D] for K keypoints of D numbers, [0, 2] for polygons."
 _PIXEL_REMEDY = "YOLO has fractions: divide x and width by the image's width, y and height by its height."
 

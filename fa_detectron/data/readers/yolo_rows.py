@@ -15,7 +15,7 @@ their class: x1 y1 ... x4 y4 class difficult, pixels.
 
 import math
 import re
-from collections import Counter
+from collections.abc import Collection
 from typing import NamedTuple
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
@@ -32,8 +32,8 @@ BOX, CONFIDENCE, TRACK, POLYGON, KEYPOINTS, DOTA, PIXELS = (
     "oriented boxes in pixels, as DOTA writes them (the box around their points counts)",
     "pixels",
 )
-_QUAD = "convex quadrilaterals"  # what a polygon is besides
-_MAYBE_KEYPOINTS = "maybe keypoints"  # and what it could be instead
+QUAD = "convex quadrilaterals"  # what a polygon is besides
+MAYBE_KEYPOINTS = "maybe keypoints"  # and what it could be instead
 _Corners = tuple[float, float, float, float]
 
 
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 def parse_rows(
-    text: str, keypoints: tuple[int, int] | None, names: set[str]
+    text: str, keypoints: tuple[int, int] | None, names: Collection[str]
 ) -> tuple[list[Row], list[tuple[int, str, str]]]:
     """The rows of a label file, and (line from 0, row, what is wrong with it) of those that are none.
 
@@ -77,7 +77,7 @@ def parse_rows(
     return rows, broken
 
 
-def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: set[str]) -> Row | str:
+def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: Collection[str]) -> Row | str:
     """A row, or what is wrong with it."""
     words = text.replace(";", " ").split()
     if len(words) == 1:
@@ -110,9 +110,8 @@ def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: set[str
     if keypoints and POLYGON in kinds:
         kinds = {POLYGON}
     head, plain = _head(values), kinds == {BOX}
-    return Row(
-        line, label, len(values), _shared(kinds), head, head if plain else _hull(values), 0, "" if plain else text[:80]
-    )
+    hull, shown = (head, "") if plain else (_hull(values), text[:80])
+    return Row(line, label, len(values), _shared(kinds), head, hull, 0, shown)
 
 
 def _shared(kinds: set[str], known: dict[frozenset[str], frozenset[str]] = {}) -> frozenset[str]:  # noqa: B006
@@ -120,7 +119,7 @@ def _shared(kinds: set[str], known: dict[frozenset[str], frozenset[str]] = {}) -
     return known.setdefault(frozenset(kinds), frozenset(kinds))
 
 
-def _is_dota(words: list[str], names: set[str]) -> bool:
+def _is_dota(words: list[str], names: Collection[str]) -> bool:
     """Whether a row of numbers alone has the name of its class in the ninth place: 9 numbers and a class are no row."""
     return len(words) == 10 and words[8] in names and words[9] in ("0", "1", "2")
 
@@ -170,13 +169,13 @@ def _kinds(values: list[float]) -> set[str] | str:
     if n == 6:
         kinds = {POLYGON} if max(values) <= _PIXELS else set()
         if kinds and _could_be_keypoints(values):
-            kinds.add(_MAYBE_KEYPOINTS)
+            kinds.add(MAYBE_KEYPOINTS)
         if confident and values[5] >= 0 and values[5] == int(values[5]) and _is_box(values):
             kinds.add(TRACK)
         return kinds or "neither a triangle nor a box, a confidence (0 to 1) and a track id"
-    kinds = {POLYGON, _QUAD} if n == 8 and _is_convex(values) else {POLYGON}
+    kinds = {POLYGON, QUAD} if n == 8 and _is_convex(values) else {POLYGON}
     if _could_be_keypoints(values):
-        kinds.add(_MAYBE_KEYPOINTS)
+        kinds.add(MAYBE_KEYPOINTS)
     return kinds
 
 
@@ -208,48 +207,3 @@ def _is_convex(values: list[float]) -> bool:
         (ax, ay), (bx, by), (cx, cy) = points[i], points[(i + 1) % 4], points[(i + 2) % 4]
         turns.append((bx - ax) * (cy - by) - (by - ay) * (cx - bx))
     return min(turns) >= 0 or max(turns) <= 0
-
-
-class Kinds:
-    """What the rows of a set are, by the count of their numbers, once all of them were seen."""
-
-    def __init__(self) -> None:
-        self._seen: dict[int, Counter[frozenset[str]]] = {}
-
-    def see(self, rows: list[Row]) -> None:
-        for row in rows:
-            if not row.kinds & {PIXELS, DOTA}:
-                self._seen.setdefault(row.count, Counter())[row.kinds] += 1
-
-    def settle(self) -> dict[int, str]:
-        """The kind by the count of numbers; "" for rows that could be two things."""
-        settled = {count: _settle(seen) for count, seen in self._seen.items()}
-        rows = {count: seen.total() for count, seen in self._seen.items()}
-        unclear = [count for count, kind in settled.items() if not kind]
-        polygons = sum(rows[count] for count, kind in settled.items() if kind == POLYGON)
-        # Polygons have many counts, boxes with keypoints one.
-        if unclear and (polygons >= sum(rows[count] for count in unclear) or sum(count > 6 for count in unclear) > 1):
-            settled.update(dict.fromkeys(unclear, POLYGON))
-        return settled
-
-
-def _settle(seen: Counter[frozenset[str]]) -> str:
-    """The kind of the rows of one count; "" where they could be two things."""
-    total = seen.total()
-    votes: Counter[str] = Counter()
-    for kinds, times in seen.items():
-        votes.update(dict.fromkeys(kinds, times))
-    common = [kind for kind, times in votes.items() if times == total and kind not in (_QUAD, _MAYBE_KEYPOINTS)]
-    if common == [POLYGON] and votes[_QUAD] < total and 2 * votes[_MAYBE_KEYPOINTS] > total:
-        return ""
-    if common:
-        return common[0] if len(common) == 1 else ""
-    return POLYGON if 2 * votes[POLYGON] > total else TRACK  # rows of the other kind are refused one by one
-
-
-def kind_of(row: Row, settled: dict[int, str]) -> str:
-    """The kind of a row among those of its set; "" where it could be two things or is not what the others are."""
-    special = row.kinds & {PIXELS, DOTA}
-    if special:
-        return next(iter(special))
-    return settled[row.count] if settled[row.count] in row.kinds else ""
