@@ -266,6 +266,10 @@ def test_links_within_the_set_are_followed_and_others_refused(tmp_path):
     (root / "images/a.png").symlink_to(image)
     (root / "images/more").symlink_to(root / "images")  # a circle
     path = describe(root / "data.yaml", "train: images")
+    (root / "images/none.png").symlink_to("none.png")
+    with pytest.raises(UserError, match=r"1 images that cannot be read:\n  .*none\.png"):
+        read(path)
+    (root / "images/none.png").unlink()
     assert sorted(boxes(read(path))) == ["a.png", "b.png"]
     image.rename(tmp_path / "outside.png")
     (root / "images/a.png").unlink()
@@ -296,3 +300,30 @@ def test_linked_lists_and_entries_stay_inside(tmp_path):
         read(describe(tmp_path / "set/data.yaml", "train: list.txt"))
     with pytest.raises(UserError, match=r"'../secret' leads out of .*set"):
         read(describe(tmp_path / "set/data.yaml", "train: ../secret"))
+
+
+def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
+    save(tmp_path / "images/a.png", tmp_path / "labels/a.txt")
+
+    def scandir(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"images: cannot be read: Permission denied"):
+        read(str(tmp_path))
+
+
+def test_the_commands_follow_links(linked, check, tmp_path):
+    pytest.importorskip("detectron2")
+    from fa_detectron.engine import argument_parser, setup
+
+    path, _ = linked
+    assert "leads out of" in (text := check(path)[1]) and "--follow-links" in text
+    assert "1 images, 1 boxes" in check(path, "--follow-links")[1]
+    args = ["--config-file", str(Path(__file__).parents[2] / "configs/demo.yaml"), "--train", path, "--num-gpus", "0"]
+    end = ["DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", ""]
+    with pytest.raises(UserError, match="--follow-links"):
+        setup(argument_parser().parse_args([*args, *end]))
+    for words in (["--follow-links", *end], [*end, "DATASETS.FOLLOW_LINKS", "True"]):
+        cfg = setup(argument_parser().parse_args([*args, *words]))
+        assert cfg.DATASETS.FOLLOW_LINKS and cfg.DATASETS.CLASS_NAMES == ("ant", "cat")

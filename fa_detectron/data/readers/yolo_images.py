@@ -102,7 +102,7 @@ class Search:
         for path in (*direct, *guesses):
             if os.path.exists(path):
                 return path, path not in direct
-        if self._named and any(map(is_image, os.listdir(self._roots[0]))):
+        if self._named and any(is_image(item.name) for item in _entries(self._roots[0])):
             return self._roots[0], True
         outside = not self._below(entry) and os.path.exists(os.path.join(self._roots[-1], entry))
         return (direct[0] if direct and not outside else ""), False
@@ -121,13 +121,12 @@ class Search:
                 self.outside.append(folder)
             elif real not in seen:
                 seen.add(real)
-                with os.scandir(folder) as items:
-                    for item in items:
-                        if item.is_dir():
-                            (links if item.is_symlink() else waiting).append(item.path)
-                        elif is_image(item.name):
-                            reached = not item.is_symlink() or self._reach(item.path)
-                            (found if reached else self.outside).append(item.path)
+                for item in _entries(folder):
+                    if os.path.isdir(item.path):
+                        (links if item.is_symlink() else waiting).append(item.path)
+                    elif is_image(item.name):
+                        reached = not item.is_symlink() or self._reach(item.path)
+                        (found if reached else self.outside).append(item.path)
         return found
 
     def _listed(self, line: str, place: str, finder: ImageFinder) -> str:
@@ -137,6 +136,14 @@ class Search:
             if "\0" not in path and os.path.isfile(path):
                 return path
         return finder.find(name)
+
+
+def _entries(folder: str) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
 
 
 def _other_names(tail: str) -> list[str]:
