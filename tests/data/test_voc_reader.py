@@ -148,3 +148,10 @@ def test_a_size_beyond_any_image_is_refused(voc):
     (Path(folder) / "Annotations" / "a.xml").write_text(size)
     with pytest.raises(UserError, match="size is more than 1000000 pixels"):
         read(folder, "train")
+
+
+@pytest.mark.parametrize("called", ["val", "valid", "validate", "validation"])
+def test_the_validation_split_has_many_names(voc, called):
+    folder = voc({"a": ""}, {"train": ["a"], called: ["a"]})
+    for wanted in ("val", "valid", "validate", "validation"):
+        assert [image.image_id for image in read(f"{folder}:{wanted}").images] == ["a"]

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import parse_source
+from fa_detectron.data.paths import parse_source, validation_split
 from fa_detectron.data.splits import split_names
 from fa_detectron.errors import UserError
 from tests.data.reading import read
@@ -39,7 +39,8 @@ def notes(text: str, **options) -> str:
     return "\n".join(str(finding) for finding in found.all)
 
 
-GOOD = [("cat", (24, 12, 40, 36))]
+PIXELS = (24, 12, 40, 36)
+GOOD = [("cat", PIXELS)]
 
 
 @pytest.mark.parametrize("wanted", ["val", "valid", "validate", "validation"])
@@ -150,7 +151,7 @@ def test_darknet_and_cvat(tmp_path):
     for name in "ab":
         save(tmp_path / f"obj_train_data/{name}.png", tmp_path / f"obj_train_data/{name}.txt")
     (tmp_path / "obj.names").write_text("ant\ncat\n")
-    (tmp_path / "train.txt").write_text("data/obj_train_data/a.png\n")
+    (tmp_path / "train.txt").write_bytes(b"\xef\xbb\xbfdata\\obj_train_data\\a.png\r\n")
     (tmp_path / "test.txt").write_text("/build/darknet/x64/obj_train_data/b.png\n")
     text = "classes = 2\ntrain = data/train.txt\nvalid = data/test.txt\nnames = data/obj.names\nbackup = backup/\n"
     (tmp_path / "obj.data").write_text(text)
@@ -327,3 +328,16 @@ def test_the_commands_follow_links(linked, check, tmp_path):
     for words in (["--follow-links", *end], [*end, "DATASETS.FOLLOW_LINKS", "True"]):
         cfg = setup(argument_parser().parse_args([*args, *words]))
         assert cfg.DATASETS.FOLLOW_LINKS and cfg.DATASETS.CLASS_NAMES == ("ant", "cat")
+
+
+def test_a_sets_own_validation_split_has_many_names(tmp_path):
+    for split in ("train", "valid"):
+        save(tmp_path / split / "images/a.png", tmp_path / split / "labels/a.txt")
+    source = parse_source(str(tmp_path), "train")
+    assert boxes(read(str(validation_split(source)))) == {"a.png": [("1", PIXELS)]}
+    assert validation_split(source._replace(split="valid")) is None
+    for text, found in (("valid: valid/images", True), ("test: valid/images", False)):
+        path = describe(tmp_path / "data.yaml", f"train: train/images\n{text}")
+        assert (validation_split(parse_source(path, "train")) is not None) == found
+    (tmp_path / "obj.data").write_text("train = train/images\nvalid = valid/images\nnames = none\n")
+    assert validation_split(parse_source(str(tmp_path / "obj.data"), "train"))

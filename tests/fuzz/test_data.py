@@ -169,20 +169,25 @@ def use_voc(text: str, folder: Path) -> None:
 _LINES = ["0 0.5 0.5 0.5 0.5", "1 .1 .1 .2 .2", "0 nan inf 1 1", "0 1e308 1e308 1e308 1e308", "9 .5 .5 .5 .5",
           "0 0 0 1 0 1 1",
           "-0 1 1 1 1", "0 -5 -5 .1 .1", "0 .5 .5 -1 -1", "\ufeff0 .5 .5 1 1", "0\t.5\u2028.5 1 1", "0 0x1 1 1 1",
-          "1_0 1 1 1 1"]  # fmt: skip
+          "1_0 1 1 1 1", "cat .5 .5 .2 .2", "9 9 30 9 30 30 9 30 cat 1", "0 .5 .5 .2 .2 .9 7", "0,.5,.5,.2,.2",
+          "0.0 .5 .5 .2 .2 .9",
+          "0 .5 .5 .4 .4 .5 .5 .6 .6 2 2", "1e9 1 1 1 1", "0 1e999 1 1 1"]  # fmt: skip
 _YAML = ["images", "images/", "./images", "../yolo/images", "/etc", "list.txt", "[images, list.txt]", "{a: b}", "out",
          "*x", "&a [*a]",
          "!!python/object/apply:os.system [x]", "!!binary x", "2001-99-99", "!!timestamp x", "!!bool x", "1:1:1",
          "0o9", "~", "<<: 1"]  # fmt: skip
 
 
+_NAMES = ["[ant, cat]", "{'0': ant, 1: cat}", "list.txt", "~", "{1: cat}", "[yes, no]", "[[a]]", "3", "{x: y}"]
+_KEYS = ["", "path: .", "path: [1]", "path: /content", "kpt_shape: [1, 2]", "kpt_shape: [0, 3]", "kpt_shape: x",
+         "nc: 2", "nc: x", "a: &a [x]\nb: [*a]"]  # fmt: skip
+
+
 @st.composite
 def yolo_files(draw) -> tuple[bytes, bytes, str]:
-    names = draw(
-        st.sampled_from(["[ant, cat]", "{0: ant, 1: cat}", "{1: cat}", "[yes, no]", "[[a]]", "3", "{x: y}", *_YAML])
-    )
+    names = draw(st.sampled_from([*_NAMES, *_YAML]))
     split = draw(st.one_of(st.just("images"), st.sampled_from(_YAML)))
-    extra = draw(st.sampled_from(["", "path: .", "path: [1]", "nc: 2", "nc: x", "a: &a [x]\nb: [*a]"]))
+    extra = draw(st.sampled_from(_KEYS))
     text = f"train: {split}\nnames: {names}\n{extra}\n".encode()
     lines = draw(st.lists(st.one_of(st.sampled_from(_LINES), _TEXTS), max_size=5))
     labels = "\n".join(lines).encode("utf-8", "replace")

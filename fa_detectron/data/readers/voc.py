@@ -14,6 +14,7 @@ from fa_detectron.data.checks import MOST_PIXELS, seen_size
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import LINKS, Source, is_inside, links_outside
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.splits import split_names
 from fa_detectron.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".JPG", ".JPEG", ".PNG", ".BMP")
@@ -63,7 +64,8 @@ def _corners(bndbox: ElementTree.Element | None) -> Any:
 
 def _ids(folder: str, split: str, findings: Findings) -> list[str]:
     """Image ids of a split; a line of a per-class list ("ID 1") counts with its first word."""
-    path = os.path.join(folder, "ImageSets", "Main", f"{split}.txt")
+    paths = [os.path.join(folder, "ImageSets", "Main", f"{name}.txt") for name in split_names(split)]
+    path = next(filter(os.path.isfile, paths), paths[0])
     try:
         with open(path, encoding="utf-8") as stream:
             ids = [line.split()[0] for line in stream if line.strip()]

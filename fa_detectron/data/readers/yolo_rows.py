@@ -18,7 +18,9 @@ import re
 from collections.abc import Collection
 from typing import NamedTuple
 
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_DIGITS = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?"
+_NUMBER = re.compile(_DIGITS, re.ASCII | re.IGNORECASE)
+_NUMBERS = re.compile(rf"{_DIGITS}(?:\s+{_DIGITS})*", re.ASCII | re.IGNORECASE)  # nearly every row
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf)", re.IGNORECASE)
 _PIXELS = 2.0  # fractions of boxes that stick out of their image stay below it
 _SLACK = 0.05  # by which a box may leave its image, and keypoints their box, for it to be taken for such
@@ -61,7 +63,7 @@ def parse_rows(
     """The rows of a label file, and (line from 0, row, what is wrong with it) of those that are none.
 
     Args:
-        text: of the file. Spaces, tabs, commas or semicolons separate; a row's place in the line does not matter.
+        text: of the file. Spaces, tabs, commas or semicolons separate.
         keypoints: (number, dimensions) of ``kpt_shape``; None where nothing says it.
         names: of the classes, to tell one that looks like a number at the end of DOTA's rows.
     """
@@ -80,12 +82,13 @@ def parse_rows(
 def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: Collection[str]) -> Row | str:
     """A row, or what is wrong with it."""
     words = text.replace(";", " ").split()
-    if len(words) == 1:
-        words = [word.strip() for word in words[0].split(",")]
-    words = [word.rstrip(",") for word in words if word != ","]
-    if len(words) > 2 and any(re.fullmatch(r"[+-]?\d*,\d+", word, re.ASCII) for word in words):
-        return "decimal commas"
-    numeric = [bool(_NUMBER.fullmatch(word)) for word in words]
+    if "," in text:
+        alone = len(words) == 1
+        words = words[0].rstrip(",").split(",") if alone else [word.rstrip(",") for word in words if word != ","]
+        if any("," in word for word in words):
+            return "decimal commas, or commas between some of the numbers only"
+    plain = bool(_NUMBERS.fullmatch(text))
+    numeric = [plain or bool(_NUMBER.fullmatch(word)) for word in words]
     if len(words) >= 9 and all(numeric[:8]) and (not numeric[8] or _is_dota(words, names)):
         return _dota_row(line, text, words)
     start = numeric.index(True) if True in numeric else len(words)
@@ -95,7 +98,9 @@ def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: Collect
         if number < 0 or number != int(min(number, 1e9)):
             return f"the class {words[0]} is no whole number from 0"
         label = int(number)
-    strange = [word for word in words[start:] if not _NUMBER.fullmatch(word) and not _NOT_FINITE.fullmatch(word)]
+    strange = [
+        word for word, known in zip(words[start:], numeric[start:]) if not known and not _NOT_FINITE.fullmatch(word)
+    ]
     if strange:
         return f"{strange[0]!r:.40} is no number"
     values = [float(word) for word in words[start:]]
@@ -109,8 +114,8 @@ def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: Collect
         return kinds
     if keypoints and POLYGON in kinds:
         kinds = {POLYGON}
-    head, plain = _head(values), kinds == {BOX}
-    hull, shown = (head, "") if plain else (_hull(values), text[:80])
+    head = _head(values)
+    hull, shown = (head, "") if kinds == {BOX} else (_hull(values), text[:80])
     return Row(line, label, len(values), _shared(kinds), head, hull, 0, shown)
 
 
