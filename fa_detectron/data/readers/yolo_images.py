@@ -53,8 +53,9 @@ class Search:
         if os.path.isdir(place):
             away = entry if self._named else ""
             return {image: label_files(image, self._roots, away, place) for image in self._walk(place)}
-        finder = ImageFinder(self._roots, self._roots[0], self._roots[0], follow_links=True)
-        images = [self._listed(line, place, finder) for line in read_text(place).splitlines() if line.strip()]
+        # Names count from the root or from the list's folder. Links are looked at here, for there may be two roots.
+        finder = ImageFinder([*self._roots, os.path.dirname(place)], self._roots[0], self._roots[0], follow_links=True)
+        images = [finder.find(line.strip()) for line in read_text(place).splitlines() if line.strip()]
         finder.report(str(self._source), findings)
         self.outside += [image for image in images if image and not self._reach(image)]
         return {image: label_files(image, self._roots) for image in images if image and self._reach(image)}
@@ -128,14 +129,6 @@ class Search:
                         reached = not item.is_symlink() or self._reach(item.path)
                         (found if reached else self.outside).append(item.path)
         return found
-
-    def _listed(self, line: str, place: str, finder: ImageFinder) -> str:
-        """The image that a line of a list names: from the root, from the list's folder, or by its name alone."""
-        name = line.strip()
-        for path in (*self._below(name), *self._below(os.path.join(os.path.dirname(place), name))):
-            if "\0" not in path and os.path.isfile(path):
-                return path
-        return finder.find(name)
 
 
 def _entries(folder: str) -> list[os.DirEntry]:
