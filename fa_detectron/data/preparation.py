@@ -45,6 +45,7 @@ def check_data(cfg: CfgNode, training: bool) -> None:
     for name in dict.fromkeys([*train_names, *cfg.DATASETS.TEST]):
         records = _load_and_check(name, input_size(cfg, training=True) if name in train_names else None)
         class_names = _check_metadata(cfg, name)
+        _compare_with_limit(cfg, name, records)
         columns[name] = class_counts(records, num_classes)
         files[name] = [record["file_name"] for record in records]
         if name in train_names and not any(boxes for boxes, _ in columns[name]):
@@ -88,6 +89,18 @@ def _load_and_check(name: str, size: InputSize | None) -> list[dict[str, Any]]:
     findings.problem(name, "bad boxes", bad)
     findings.log()
     return records
+
+
+def _compare_with_limit(cfg: CfgNode, name: str, records: Sequence[dict[str, Any]]) -> None:
+    limit = cfg.TEST.DETECTIONS_PER_IMAGE
+    boxes = [sum(not a.get("iscrowd", 0) for a in record.get("annotations", ())) for record in records]
+    crowded, most = sum(count > limit for count in boxes), max(boxes, default=0)
+    if crowded:
+        logger.warning(
+            "%s: %d images have more boxes than the model gives detections (TEST.DETECTIONS_PER_IMAGE %d), so not all "
+            "of them can be found; %s has %d: set TEST.DETECTIONS_PER_IMAGE to that or more",
+            *(name, crowded, limit, records[boxes.index(most)]["file_name"], most),
+        )
 
 
 def _check_files(path: str, records: Sequence[dict[str, Any]], findings: Findings) -> None:

@@ -53,3 +53,4 @@ class AnnotatedSet:
     path: str  # as messages name it
     classes: tuple[str, ...]  # in the order of the class numbers
     images: list[ImageRecord]
+    category_ids: tuple[int, ...] | None = None  # of the classes, in their order; None: the format has no ids

@@ -6,6 +6,7 @@ run's folder is enough for --eval-only. Sets registered by name (Detectron2's, t
 they are.
 """
 
+import itertools
 import logging
 import os
 from collections.abc import Sequence
@@ -32,14 +33,15 @@ logger = logging.getLogger(__name__)
 TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 
-def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[str, ...]:
+def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """(class names, category ids); no ids where the format has none."""
     source = parse_source(text, default_split)
     data = read_annotated_set(source, ReadOptions.from_config(cfg), Findings(strict=True))
     if not data.classes:
         raise UserError(f"{source}: no image has a box, so no class is known")
     check_kept_classes(data.path, data.classes, cfg.DATASETS.KEEP_CLASSES)
     select_classes(data, cfg.DATASETS.KEEP_CLASSES, cfg.DATASETS.SINGLE_CLASS, Findings())
-    return data.classes
+    return data.classes, data.category_ids or ()
 
 
 def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images: str = "") -> None:
@@ -53,8 +55,8 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
             set, until :func:`hold_out_validation` cuts one.
         images: --images, the folder of the images of both.
 
-    Class names come from DATASETS.CLASS_NAMES; where that is empty from the training path, then from the named training
-    set's metadata, then from the validation path.
+    Class names come from DATASETS.CLASS_NAMES; where that is empty, they and DATASETS.CATEGORY_IDS come from the
+    training path, then from the named training set's metadata, then from the validation path.
 
     Raises:
         UserError: a path is wrong or its file broken.
@@ -83,13 +85,13 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
     if data.VAL_PATH or data.VAL_IMAGES:
         data.TEST = (VAL_NAME,)
     if not data.CLASS_NAMES:
-        data.CLASS_NAMES = tuple(_class_names(cfg))
+        data.CLASS_NAMES, data.CATEGORY_IDS = _classes(cfg)
     if data.TRAIN_PATH or data.VAL_PATH:
         cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES = len(data.CLASS_NAMES)
         logger.info("%d classes: %s", len(data.CLASS_NAMES), ", ".join(data.CLASS_NAMES))
 
 
-def _class_names(cfg: CfgNode) -> Sequence[str]:
+def _classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
     data = cfg.DATASETS
     if data.TRAIN_PATH:
         return _read_classes(data.TRAIN_PATH, "train", cfg)
@@ -97,10 +99,10 @@ def _class_names(cfg: CfgNode) -> Sequence[str]:
         # A set that the user registered knows its classes once it is loaded: check_data compares them then.
         classes = MetadataCatalog.get(name).get("thing_classes") if name in DatasetCatalog.list() else None
         if classes:
-            return classes
+            return tuple(classes), ()  # the set itself knows its ids
     if data.VAL_PATH:
         return _read_classes(data.VAL_PATH, "val", cfg)
-    return ()
+    return (), ()
 
 
 def hold_out_validation(cfg: CfgNode) -> None:
@@ -143,11 +145,15 @@ def register_from_config(cfg: CfgNode) -> None:
             continue
         if not cfg.DATASETS.CLASS_NAMES:
             raise UserError("DATASETS.CLASS_NAMES is empty; call resolve_data_arguments(cfg) first")
+        if cfg.DATASETS.CATEGORY_IDS and len(cfg.DATASETS.CATEGORY_IDS) != len(cfg.DATASETS.CLASS_NAMES):
+            raise UserError(
+                f"DATASETS.CATEGORY_IDS has {len(cfg.DATASETS.CATEGORY_IDS)} ids for {len(cfg.DATASETS.CLASS_NAMES)} "
+                "DATASETS.CLASS_NAMES; give one for each class, or () to count from 1"
+            )
         loader = PathLoader(cfg, name, path, default_split)
         DatasetCatalog.register(name, loader)
         MetadataCatalog.get(name).set(
             thing_classes=list(cfg.DATASETS.CLASS_NAMES),
-            thing_dataset_id_to_contiguous_id={i + 1: i for i in range(len(cfg.DATASETS.CLASS_NAMES))},
             evaluator_type="coco",
             json_file=loader.json_file,
         )
@@ -156,15 +162,16 @@ def register_from_config(cfg: CfgNode) -> None:
 class PathLoader:
     """Reads a set when Detectron2 asks for it, and writes the COCO file that its evaluation compares with.
 
-    The evaluation's own file, because its classes are numbered as the model's (a validation file may number them
-    otherwise), VOC sets have none, and boxes that are skipped must be skipped there, too.
+    The evaluation's own file, because it has the model's classes and no others, VOC and YOLO sets have none, and boxes
+    that are skipped must be skipped there, too. Images and categories keep the ids of the user's file, so that the
+    detections can be evaluated against either.
     """
 
     def __init__(self, cfg: CfgNode, name: str, path: str, default_split: str) -> None:
         self.name = name
         self.path, self.default_split = path, default_split
         self.options = ReadOptions.from_config(cfg)
-        self.class_names = tuple(cfg.DATASETS.CLASS_NAMES)
+        self.class_names, self.run_ids = tuple(cfg.DATASETS.CLASS_NAMES), tuple(cfg.DATASETS.CATEGORY_IDS)
         self.bad_boxes = cfg.DATASETS.BAD_BOXES
         self.kept, self.single = tuple(cfg.DATASETS.KEEP_CLASSES), cfg.DATASETS.SINGLE_CLASS
         # A validation set of its own is read whole.
@@ -185,8 +192,10 @@ class PathLoader:
     def __call__(self) -> list[dict[str, Any]]:
         data = self.read(Findings(strict=True))
         records = to_dataset_dicts(data, self.class_names)
+        ids = category_ids(data, self.class_names, self.run_ids).values()
+        MetadataCatalog.get(self.name).set(thing_dataset_id_to_contiguous_id={key: i for i, key in enumerate(ids)})
         if self.evaluated:
-            write_json_atomically(self.json_file, to_coco_json(data, self.class_names))
+            write_json_atomically(self.json_file, to_coco_json(data, self.class_names, self.run_ids))
         return records
 
 
@@ -213,9 +222,23 @@ def to_dataset_dicts(data: AnnotatedSet, class_names: Sequence[str]) -> list[dic
     ]
 
 
-def to_coco_json(data: AnnotatedSet, class_names: Sequence[str]) -> dict[str, Any]:
-    """A checked set as the content of a COCO file; category ids count from 1 in the order of the classes."""
-    number = {name: i + 1 for i, name in enumerate(class_names)}
+def category_ids(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int] = ()) -> dict[str, int]:
+    """The category id of each of the model's classes, in their order: that of the set's own file.
+
+    A class that the file does not list has that of the training set, ``run_ids`` (DATASETS.CATEGORY_IDS), unless the
+    file means another class by it. Ids that neither has (Pascal VOC and YOLO have none) count from 1.
+    """
+    own = dict(zip(data.classes, data.category_ids or (), strict=data.category_ids is not None))
+    for name, number in zip(class_names, run_ids, strict=bool(run_ids)):
+        if number not in own.values():
+            own.setdefault(name, number)
+    free = (number for number in itertools.count(1) if number not in own.values())
+    return {name: own[name] if name in own else next(free) for name in class_names}
+
+
+def to_coco_json(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int] = ()) -> dict[str, Any]:
+    """A checked set as the content of a COCO file; image and category ids are the set's (:func:`category_ids`)."""
+    number = category_ids(data, class_names, run_ids)
     annotations: list[dict[str, Any]] = []
     for image in data.images:
         for annotation in image.annotations:

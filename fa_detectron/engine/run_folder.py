@@ -7,6 +7,7 @@ import logging.handlers
 import math
 import os
 import shutil
+from collections.abc import Sequence
 
 import torch
 from detectron2.config import CfgNode
@@ -19,7 +20,7 @@ from fa_detectron.files import atomic_write
 
 _LOGGERS = ("fa_detectron", "detectron2", "fvcore")
 _held: logging.handlers.MemoryHandler | None = None
-_file: logging.Handler | None = None
+_files: list[logging.Handler] = []
 
 
 def start_logging() -> None:
@@ -57,7 +58,6 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
         cfg: the config that runs; its copy in the folder is all that ``--eval-only`` needs.
         resumed: whether the run goes on from a checkpoint in the folder.
     """
-    global _held, _file
     folder = cfg.OUTPUT_DIR
     logger = logging.getLogger("fa_detectron.engine")
     os.makedirs(folder, exist_ok=True)
@@ -67,20 +67,33 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
             logger.warning("%s holds an earlier run: its checkpoints are now in %s/previous", folder, folder)
         with atomic_write(os.path.join(folder, "config.yaml")) as file:
             file.write(cfg.dump())
+    open_logs([folder])
+
+
+def open_logs(folders: Sequence[str]) -> None:
+    """From now on, log to ``log.txt`` (``log.txt.rankN`` in the other processes) in each folder, made where absent.
+
+    The messages from before there was a log come first; the logs of an earlier run in this process are closed.
+    """
+    global _held
     rank = comm.get_rank()
-    handler = logging.FileHandler(os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
-    handler.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"))
-    if _held is not None:
-        _held.setTarget(handler)
-        _held.flush()
+    held = list(_held.buffer) if _held is not None else []
     for name in _LOGGERS:
-        for old in (_held, _file):  # _file: of an earlier run in this process
+        for old in (_held, *_files):
             if old is not None:
                 logging.getLogger(name).removeHandler(old)
-        logging.getLogger(name).addHandler(handler)
-    if _file is not None:
-        _file.close()
-    _held, _file = None, handler
+    for old in _files:
+        old.close()
+    _held, _files[:] = None, []
+    for folder in folders:
+        os.makedirs(folder, exist_ok=True)
+        handler = logging.FileHandler(os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
+        handler.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"))
+        for record in held:
+            handler.handle(record)
+        for name in _LOGGERS:
+            logging.getLogger(name).addHandler(handler)
+        _files.append(handler)
 
 
 def trim_metrics(path: str, start: int) -> None:

@@ -92,6 +92,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         UserError: anything wrong with arguments, config or data.
     """
     from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
+    from fa_detectron.data.paths import parse_source
 
     if not args.config_file:
         raise UserError("--config-file FILE is missing (see configs/)")
@@ -99,6 +100,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if (args.resume or args.eval_only) and "OUTPUT_DIR" not in args.opts:
         cfg.OUTPUT_DIR = _run_folder(args.config_file) or cfg.OUTPUT_DIR
     _apply_flags(args, cfg)
+    ours = cfg.DATASETS.TRAIN_PATH or cfg.DATASETS.VAL_PATH
+    if args.eval_only and args.val and ours and str(parse_source(args.val, "val")) != cfg.DATASETS.VAL_PATH:
+        cfg.DATASETS.IMAGES_ROOT = ""  # of the run's own data, where other images may have the same names
     resolve_data_arguments(cfg, train=args.train or "", val=args.val or "", images=args.images or "")
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines

@@ -111,7 +111,10 @@ def as_dict(alignment: Alignment) -> dict[str, Any]:
 
 
 def method_table(runs: Sequence[Run], averages: Sequence[Alignment]) -> dict[str, dict[str, Any]]:
-    """Mean and sample standard deviation (None of one run) over the runs of each method, seeds usually."""
+    """Mean and sample standard deviation over the runs of each method, seeds usually.
+
+    None where there is no figure: the deviation of one run, the mean where a run has none.
+    """
     groups: dict[str, list[Alignment]] = defaultdict(list)
     for run, alignment in zip(runs, averages):
         groups[method_name(run.cfg)].append(alignment)
@@ -120,8 +123,9 @@ def method_table(runs: Sequence[Run], averages: Sequence[Alignment]) -> dict[str
         table[method] = {"runs": len(members)}
         for key in ("misalignment", "rank_agreement"):
             values = [getattr(member, key) for member in members]
+            measured = not any(map(math.isnan, values))
             table[method][key] = {
-                "mean": statistics.fmean(values),
-                "std": statistics.stdev(values) if len(values) > 1 else None,
+                "mean": statistics.fmean(values) if measured else None,
+                "std": statistics.stdev(values) if measured and len(values) > 1 else None,
             }
     return table

@@ -12,12 +12,12 @@ from detectron2.structures import Instances
 
 from fa_detectron.engine.progress import BarLoader, show_bars
 from fa_detectron.errors import UserError
+from fa_detectron.inference.ids import ResultIds, result_ids
 from fa_detectron.inference.predictor import Predictor
 from fa_detectron.inference.results import (
     VideoFile,
     annotate,
     coco_results,
-    image_ids,
     picture_paths,
     save_picture,
     write_results,
@@ -27,11 +27,13 @@ from fa_detectron.inference.sources import ImageFiles, VideoFrames
 
 @dataclass
 class Summary:
-    """What was done: images (or frames), detections by class name, and the complaints about what was left out."""
+    """What was done: images (or frames), detections by class name, the complaints about what was left out, and where
+    the image ids of the JSON are from."""
 
     images: int = 0
     detections: Counter = field(default_factory=Counter)
     complaints: list[str] = field(default_factory=list)
+    ids: str = "frame numbers"
 
     def add(self, instances: Instances, class_names: tuple[str, ...]) -> None:
         self.images += 1
@@ -45,6 +47,7 @@ class Wanted:
     Attributes:
         output: folder or file of the annotated pictures or the video.
         json: file of the detections in COCO's format.
+        data, images: the annotations that the ids in it are from, see :func:`result_ids`.
         threshold: detections with a lower score are not drawn and not counted; the JSON has all.
         batch_size: images read and detected together.
     """
@@ -53,23 +56,28 @@ class Wanted:
     json: str
     threshold: float
     batch_size: int
+    data: str = ""
+    images: str = ""
 
 
 def predict_images(predictor: Predictor, paths: list[str], wanted: Wanted) -> Summary:
     """Detect in image files. Unreadable ones are complained about in the summary.
 
     Raises:
-        UserError: nothing could be read, or something cannot be written.
+        UserError: nothing could be read, something cannot be written, or the annotations do not have the images.
     """
     _check_json(wanted)
     targets = picture_paths(paths, wanted.output) if wanted.output else [""] * len(paths)
-    summary, results = Summary(), []
-    items = zip(_bar(ImageFiles(paths)), image_ids(paths), targets)
+    summary, results, ids = Summary(), [], ResultIds([()] * len(paths), (), "")
+    if wanted.json:
+        ids = result_ids(predictor.run, paths, wanted.data, wanted.images)
+        summary.ids = ids.origin
+    items = zip(_bar(ImageFiles(paths)), ids.images, targets)
     for batch in _batches(items, wanted.batch_size):
         summary.complaints += [str(image) for (_, image), _, _ in batch if isinstance(image, UserError)]
-        good = [(image, number, target) for (_, image), number, target in batch if not isinstance(image, UserError)]
-        for (image, number, target), found in zip(good, predictor([image for image, _, _ in good])):
-            results += coco_results(found, number, predictor.category_ids)
+        good = [(image, own, target) for (_, image), own, target in batch if not isinstance(image, UserError)]
+        for (image, own, target), found in zip(good, predictor([image for image, _, _ in good])):
+            results += coco_results(found, own, ids.categories)
             found = found[found.scores >= wanted.threshold]
             summary.add(found, predictor.class_names)
             if target:
@@ -95,7 +103,7 @@ def predict_video(predictor: Predictor, source: str | int, wanted: Wanted) -> Su
         try:
             for batch in _batches(_bar(frames), 1 if frames.is_camera else wanted.batch_size):
                 for image, found in zip(batch, predictor(batch)):
-                    results += coco_results(found, summary.images, predictor.category_ids)
+                    results += coco_results(found, (summary.images,), predictor.category_ids)
                     found = found[found.scores >= wanted.threshold]
                     summary.add(found, predictor.class_names)
                     if video:

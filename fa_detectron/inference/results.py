@@ -29,22 +29,16 @@ def annotate(image: np.ndarray, instances: Instances, class_names: Sequence[str]
     return draw_boxes(Image.fromarray(image), boxes, labels, [class_colour(c) for c in classes], font_size)
 
 
-def coco_results(instances: Instances, image_id: int, category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """Detections of an image as COCO's result format has them: image_id, category_id, bbox (x, y, w, h), score."""
-    results = instances_to_coco_json(instances, image_id)
+def coco_results(instances: Instances, ids: Sequence[int | str], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """Detections of an image in COCO's result format: image_id, category_id, bbox (x, y, w, h), score.
+
+    Args:
+        ids: of the image; each gets all the detections.
+    """
+    results = [result for image_id in ids for result in instances_to_coco_json(instances, image_id)]
     for result in results:
         result["category_id"] = category_ids[result["category_id"]]
     return results
-
-
-def image_ids(paths: Sequence[str]) -> list[int]:
-    """COCO's image ids: the numbers that are the files' names (000000397133.jpg) if all are distinct, else 0, 1, ..."""
-    stems = [Path(path).stem for path in paths]
-    if all(stem.isascii() and stem.isdigit() for stem in stems):
-        numbers = [int(stem) for stem in stems]
-        if len(set(numbers)) == len(numbers):
-            return numbers
-    return list(range(len(paths)))
 
 
 def write_results(path: str, results: list[dict[str, Any]]) -> None:

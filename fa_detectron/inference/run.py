@@ -26,8 +26,8 @@ class Run:
         cfg: its config, frozen; OUTPUT_DIR is ``folder``, MODEL.DEVICE and MODEL.WEIGHTS what was loaded.
         model: in evaluation mode, on its device.
         class_names: K names, in the order of the model's class numbers.
-        category_ids: K ids, those of the training data's categories where Detectron2 knows them (COCO's 1 to 90),
-            else 1 to K, as the run's own evaluation numbers them.
+        category_ids: K ids, those of the training data's COCO file (DATASETS.CATEGORY_IDS, or what Detectron2 knows of
+            a registered set); 1 to K where it has none, as the run's own evaluation numbers them.
     """
 
     folder: str
@@ -135,7 +135,10 @@ def _data_metadata(cfg: CfgNode) -> Any:
     """Metadata of the run's data set, if it is one that is registered by name here; else None."""
     for name in (*cfg.DATASETS.TRAIN, *cfg.DATASETS.TEST):
         if name not in (TRAIN_NAME, VAL_NAME) and name in DatasetCatalog.list():
-            return MetadataCatalog.get(name)
+            metadata = MetadataCatalog.get(name)
+            if not metadata.get("thing_classes") and os.path.isfile(metadata.get("json_file") or ""):
+                DatasetCatalog.get(name)  # what the user has registered knows its categories once it is loaded
+            return metadata
     return None
 
 
@@ -154,6 +157,8 @@ def _class_names(cfg: CfgNode, metadata: Any) -> tuple[str, ...]:
 
 def _category_ids(cfg: CfgNode, metadata: Any) -> tuple[int, ...]:
     count = cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES
+    if len(cfg.DATASETS.CATEGORY_IDS) == count:
+        return tuple(cfg.DATASETS.CATEGORY_IDS)
     numbers = metadata.get("thing_dataset_id_to_contiguous_id", {}) if metadata else {}
     category = {number: key for key, number in numbers.items()}
     return tuple(category[i] for i in range(count)) if len(category) == count else tuple(range(1, count + 1))

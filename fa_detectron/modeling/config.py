@@ -102,6 +102,8 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.DATASETS.IMAGES_ROOT = ""
     # Names in the order of the model's class numbers; () takes them from the training set.
     cfg.DATASETS.CLASS_NAMES = ()
+    # Their ids in the user's COCO file, which result files carry; () numbers them from 1. Settled with CLASS_NAMES.
+    cfg.DATASETS.CATEGORY_IDS = ()
     # Share of the images of TRAIN_PATH that are held out where a run has no validation set; 0.0: none, and the run is
     # not evaluated. VAL_IMAGES are those of the run, relative to the folder that holds all images of the set.
     cfg.DATASETS.VAL_FRACTION = 0.2
@@ -149,6 +151,12 @@ def check_options(cfg: CfgNode) -> None:
         (options.NUM_CLASSES > 0, "MODEL.FEATURE_ALIGN.NUM_CLASSES", options.NUM_CLASSES, "at least 1"),
         (options.NUM_CONVS > 0, "MODEL.FEATURE_ALIGN.NUM_CONVS", options.NUM_CONVS, "at least 1"),
         (gamma == 0 or gamma >= 1, "MODEL.FEATURE_ALIGN.FOCAL_GAMMA", gamma, "0 or at least 1"),
+        (
+            cfg.TEST.DETECTIONS_PER_IMAGE > 0,
+            "TEST.DETECTIONS_PER_IMAGE",
+            cfg.TEST.DETECTIONS_PER_IMAGE,
+            "at least 1 (as many as the most crowded image has objects)",
+        ),
         (iou_type in IOU_TYPES, "MODEL.FEATURE_ALIGN.IOU_TYPE", iou_type, f"one of {', '.join(IOU_TYPES)}"),
         (
             cfg.MODEL.BACKBONE.NAME != "build_resnet_fpn_backbone",

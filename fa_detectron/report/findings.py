@@ -3,7 +3,6 @@
 import contextlib
 import io
 import math
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.structures import BoxMode, Instances
 
 from fa_detectron.data import evaluation_config
+from fa_detectron.data.names import set_name
 from fa_detectron.engine import Trainer
 from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.inference import Run
@@ -53,7 +53,7 @@ class Findings:
     """Detections on a whole set, and what they are at a score threshold.
 
     Attributes:
-        data: the set's path or name, without folders.
+        data: what the set is called, see :func:`fa_detectron.data.names.set_name`.
         records: Detectron2's dataset dicts; instances: the detections, in the same order.
         metrics: "AP", "AP50", ..., "AP-CLASS"; empty for a set without annotations.
     """
@@ -169,9 +169,6 @@ def find(run: Run, data: str = "", images: str = "", threshold: float | None = N
         with contextlib.redirect_stdout(io.StringIO()):  # COCO's own table, which the page has better
             results = Trainer.test(cfg, run.model, [DatasetEvaluators([build_evaluator(cfg, name), keep])])
     metrics = results.get("bbox", {}) if results else {}
-    return Findings(data_name(cfg.DATASETS.VAL_PATH or name), run.class_names, records, keep.found, metrics, threshold)
-
-
-def data_name(path: str) -> str:
-    """A set's path without the folders above it, which are nobody's business elsewhere."""
-    return os.path.basename(path.rstrip("/"))
+    return Findings(
+        set_name(cfg, name, run.cfg.DATASETS.VAL_PATH), run.class_names, records, keep.found, metrics, threshold
+    )

@@ -2,6 +2,7 @@
 
 import datetime
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,13 +21,12 @@ from fa_detectron.modeling.config import method_name
 from fa_detectron.visualization import class_colour
 
 from .chart import Chart, make_chart
+from .confusions import MATRIX, confused_pairs, confusion_rows
 from .findings import Findings, find
 from .history import Series, read_history, select_ap, select_losses
 from .pictures import ImageView, as_picture, error_view, sample_view
 from .summary import config_in_short
 
-_MATRIX = 25  # classes; of more, the confusion matrix would be unreadable, and the pairs are listed
-_PAIRS = 20
 _OVERALL = {
     "AP": "mean over IoU 0.50 to 0.95",
     "AP50": "at IoU 0.50",
@@ -34,6 +34,7 @@ _OVERALL = {
     "APs": "small objects, below 32² pixels",
     "APm": "medium objects, 32² to 96² pixels",
     "APl": "large objects, above 96² pixels",
+    "AR": "average recall, mean over IoU 0.50 to 0.95",
 }
 _SPEED_IMAGES, _SPEED_REPEATS = 4, 10
 _ALIGNED, _ALIGNMENT_PICTURES = 500, 2  # images that are measured, and drawn
@@ -139,13 +140,13 @@ def _context(run: Run, findings: Findings | None, no_data: str, options: ReportO
         "no_data": no_data.partition(" (")[0],
         "metrics": {name: metrics[name] for name in _OVERALL if name in metrics},
         "meaning": _OVERALL,
-        "class_ap": {name[3:]: value for name, value in metrics.items() if name.startswith("AP-")},
+        "class_ap": _class_ap(run, metrics),
         "charts": _training_charts(history, logged, cfg.SOLVER.MAX_ITER),
         "ap_chart": "AP" in logged and len(logged["AP"]) > 1,
         "threshold_chart": _threshold_chart(findings) if annotated else None,
         "categories": findings.categories() if annotated else [],
         "colours": ["#{:02x}{:02x}{:02x}".format(*class_colour(i)) for i in range(len(run.class_names))],
-        "matrix": _matrix(findings) if annotated and len(run.class_names) <= _MATRIX else None,
+        "matrix": confusion_rows(findings) if annotated and len(run.class_names) <= MATRIX else None,
         "pairs": confused_pairs(findings) if annotated else [],
         "samples": [sample_view(findings, i) for i in findings.samples(options.pictures)] if findings else [],
         "hardest": [error_view(findings, i) for i in findings.hardest(options.pictures)] if annotated else [],
@@ -155,6 +156,12 @@ def _context(run: Run, findings: Findings | None, no_data: str, options: ReportO
         "config": config_in_short(run),
         "missing": missing,
     }
+
+
+def _class_ap(run: Run, metrics: Mapping[str, float]) -> dict[str, float | None]:
+    """Of every class, None where the set has no box of it: metrics.json leaves such figures out."""
+    classes = {name: metrics.get(f"AP-{name}") for name in run.class_names}
+    return classes if any(value is not None for value in classes.values()) else {}
 
 
 def last(series: Series) -> float:
@@ -185,33 +192,6 @@ def overall_f1(findings: Findings) -> float:
     hits = sum(len(result.hits) for result in findings.outcomes)
     errors = sum(result.errors for result in findings.outcomes)
     return 2 * hits / (2 * hits + errors) if hits or errors else 1.0
-
-
-def _matrix(findings: Findings) -> list[dict[str, Any]]:
-    """A row a true class: its name, and (count, share of the row) by detected class and for "missed".
-
-    The last row is "nothing there", its shares are of the column.
-    """
-    confusion, k = findings.confusion, len(findings.class_names)
-    columns = [sum(row[j] for row in confusion) for j in range(k + 1)]
-    rows = []
-    for i, (name, counts) in enumerate(zip([*findings.class_names, "nothing there"], confusion)):
-        totals = columns if i == k else [sum(counts)] * (k + 1)
-        cells = [(count, count / total if total else 0.0) for count, total in zip(counts, totals)]
-        rows.append({"name": name, "cells": cells})
-    return rows
-
-
-def confused_pairs(findings: Findings) -> list[tuple[str, str, int]]:
-    """(true class, taken for, how often), the most frequent first."""
-    names = findings.class_names
-    pairs = [
-        (names[i], names[j], findings.confusion[i][j])
-        for i in range(len(names))
-        for j in range(len(names))
-        if i != j and findings.confusion[i][j]
-    ]
-    return sorted(pairs, key=lambda pair: -pair[2])[:_PAIRS]
 
 
 def _alignment(runs: tuple[Run, ...], findings: Findings) -> dict[str, Any] | None:

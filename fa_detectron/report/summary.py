@@ -1,11 +1,12 @@
 """A run's config in short, for people."""
 
+import os
+
 from detectron2.config import CfgNode
 
+from fa_detectron.data.names import set_name
 from fa_detectron.inference import Run
 from fa_detectron.modeling.config import method_name
-
-from .findings import data_name
 
 
 def config_in_short(run: Run) -> list[tuple[str, str]]:
@@ -29,8 +30,8 @@ def config_in_short(run: Run) -> list[tuple[str, str]]:
         ("Method", f"{method_name(cfg)}: {', '.join(on) or 'all parts of FeatureAlign off'}"),
         ("Backbone", _backbone(cfg)),
         ("Classes", str(parts.NUM_CLASSES)),
-        ("Training data", _sets(cfg.DATASETS.TRAIN_PATH, cfg.DATASETS.TRAIN)),
-        ("Evaluation data", _sets(cfg.DATASETS.VAL_PATH, cfg.DATASETS.TEST)),
+        ("Training data", _sets(cfg, cfg.DATASETS.TRAIN)),
+        ("Evaluation data", _sets(cfg, cfg.DATASETS.TEST)),
         ("Images, training", f"short side {short}, long side at most {inputs.MAX_SIZE_TRAIN} pixels"),
         ("Images, testing", f"short side {inputs.MIN_SIZE_TEST}, long side at most {inputs.MAX_SIZE_TEST} pixels"),
         ("Optimizer", f"{solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {solver.LR_SCHEDULER_NAME}"),
@@ -39,7 +40,7 @@ def config_in_short(run: Run) -> list[tuple[str, str]]:
         ("Seed", str(cfg.SEED) if cfg.SEED >= 0 else "random"),
         ("Detections", f"score above {parts.SCORE_THRESH_TEST:g}, NMS at IoU {parts.NMS_THRESH_TEST:g}, "
                        f"at most {cfg.TEST.DETECTIONS_PER_IMAGE} an image"),
-        ("Weights", data_name(cfg.MODEL.WEIGHTS)),
+        ("Weights", os.path.basename(cfg.MODEL.WEIGHTS)),
     ]  # fmt: skip
 
 
@@ -51,5 +52,5 @@ def _backbone(cfg: CfgNode) -> str:
     return f"ResNet-{resnets.DEPTH}{groups}"
 
 
-def _sets(path: str, names: tuple[str, ...] | list[str]) -> str:
-    return data_name(path) if path else ", ".join(names) or "none"
+def _sets(cfg: CfgNode, names: tuple[str, ...] | list[str]) -> str:
+    return ", ".join(set_name(cfg, name) for name in names) or "none"

@@ -27,6 +27,14 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", default="", metavar="PATH", help="folder (or file) for annotated pictures or video")
     parser.add_argument("--json", default="", metavar="FILE", help="detections of all scores, in COCO's result format")
     parser.add_argument(
+        "--data",
+        default="",
+        metavar="PATH",
+        help="annotations of the images, named as --val is: --json carries their image and category ids (default: the "
+        "run's validation set, where it has all the images)",
+    )
+    parser.add_argument("--images", default="", metavar="FOLDER", help="the images of --data, if not beside it")
+    parser.add_argument(
         "--score-threshold",
         type=float,
         default=0.5,
@@ -51,6 +59,10 @@ def main() -> int:
         raise UserError("nothing to write: give --output PATH, --json FILE, or both")
     source = video_source(args.input)
     paths = find_images(args.input) if source is None else []
+    if args.data and (not args.json or source is not None):
+        raise UserError("--data goes with --json and images: the ids in the file are taken from it")
+    if args.images and not args.data:
+        raise UserError("--images goes with --data")
     predictor = Predictor.from_run(
         args.run,
         weights=args.weights,
@@ -60,7 +72,7 @@ def main() -> int:
         overrides=args.opts,
     )
     check_threshold(predictor.run.cfg, args.score_threshold)
-    wanted = Wanted(args.output, args.json, args.score_threshold, args.batch_size)
+    wanted = Wanted(args.output, args.json, args.score_threshold, args.batch_size, args.data, args.images)
     if source is None:
         summary = predict_images(predictor, paths, wanted)
     else:
@@ -72,6 +84,8 @@ def main() -> int:
     written = " and ".join(path for path in (args.output, args.json) if path)
     what = "images" if source is None else "frames"
     print(f"{summary.images} {what}, found with score {args.score_threshold:g} or more: {found}; see {written}")
+    if args.json:
+        print(f"image ids in {args.json}: {summary.ids}")
     return 3 if summary.complaints else 0
 
 

@@ -7,6 +7,7 @@ import os
 from typing import Any
 
 from fa_detectron.data import annotated_records
+from fa_detectron.engine.tables import show
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.explain import average
 from fa_detectron.explain.jobs import (
@@ -78,13 +79,14 @@ def main() -> None:
             averages.append(found)
             entry["average"] = as_dict(found)
             print(
-                f"{title:32}{found.misalignment:14.4f}{found.rank_agreement:16.4f}{found.boxes:8}{found.left_out:10}",
+                f"{title:32}{show(found.misalignment, 4):>14}{show(found.rank_agreement, 4):>16}{found.boxes:8}"
+                f"{found.left_out:10}",
                 flush=True,
             )
         figures["methods"] = method_table(runs, averages)
         for method, row in figures["methods"].items():
             values = [row[key] for key in ("misalignment", "rank_agreement")]
-            shown = [f"{v['mean']:.4f}" + (f" ± {v['std']:.4f}" if v["std"] is not None else "") for v in values]
+            shown = [show(v["mean"], 4) + (f" ± {show(v['std'], 4)}" if v["std"] is not None else "") for v in values]
             print(f"{method}, {row['runs']} run{'s' if row['runs'] > 1 else ''}: " + ", ".join(shown))
     if args.output:
         for index, explained in zip(chosen, save_pictures(args.output, runs, records, chosen, averages)):

@@ -13,6 +13,7 @@ from torch import nn
 
 from fa_detectron.data import evaluation_config
 from fa_detectron.engine import Trainer
+from fa_detectron.engine.tables import comparison_tables
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.export import ExportedDetector, ExportOptions, check_parity, export_model
 from fa_detectron.export.model_file import check_target
@@ -46,7 +47,7 @@ def argument_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="DATA",
-        help="compare the AP on a COCO JSON or a Pascal VOC folder[:split] (default: the run's test set)",
+        help="compare the APs on a COCO JSON or a Pascal VOC folder[:split] (default: the run's test set)",
     )
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
@@ -79,8 +80,11 @@ def main() -> None:
     if paths:
         print(check_parity(predictor, exported, images).text(), flush=True)
     if args.evaluate is not None:
-        for name, model in (("PyTorch", run.model), ("exported", exported)):
-            print(f"AP, {name}: {average_precision(run, model, args.evaluate):.3f}", flush=True)
+        models = {"PyTorch": run.model, "exported": exported}
+        found = {name: box_metrics(run, model, args.evaluate) for name, model in models.items()}
+        if not all(found.values()):
+            raise UserError("--evaluate: the set has no annotations to compare with")
+        print(comparison_tables(found), flush=True)
 
 
 def check_sizes(predictor: Predictor, paths: list[str], images: list[np.ndarray], size: tuple[int, int]) -> None:
@@ -94,11 +98,14 @@ def check_sizes(predictor: Predictor, paths: list[str], images: list[np.ndarray]
             )
 
 
-def average_precision(run: Run, model: nn.Module, data: str) -> float:
-    """AP on ``data``, "" for the run's (first) test set; nothing is written into the run's folder."""
+def box_metrics(run: Run, model: nn.Module, data: str) -> dict[str, float]:
+    """AP and the other figures on ``data``, "" for the run's (first) test set; {} for a set without annotations.
+
+    Nothing is written into the run's folder.
+    """
     # Without COCO's own table, which would bury the comparison.
     with tempfile.TemporaryDirectory() as folder, torch.no_grad(), contextlib.redirect_stdout(io.StringIO()):
-        return Trainer.test(evaluation_config(run.cfg, folder, data), model)["bbox"]["AP"]
+        return Trainer.test(evaluation_config(run.cfg, folder, data), model).get("bbox", {})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.data.reading import clean, read
 
 def test_classes_are_numbered_by_category_id_and_boxes_become_corners(coco):
     data = read(coco())
-    assert data.classes == ("ant", "cat")
+    assert data.classes == ("ant", "cat") and data.category_ids == (2, 5)
     first, second, third = data.images
     assert [(a.label, a.box, a.area, a.iscrowd) for a in first.annotations] == [
         ("cat", (4, 4, 24, 14), 120.0, 0),

@@ -112,7 +112,7 @@ def test_two_cpu_processes_train_and_evaluate(tiny, tmp_path):
     done = command(*tiny.args, "--num-processes", 2, "OUTPUT_DIR", folder)
     assert done.returncode == 0, done.stderr
     assert "2 process(es) of 1 threads" in done.stdout
-    assert done.stdout.count("Results on custom_val") == 1
+    assert done.stdout.count("Results on data/set.json") == 1
     assert (folder / "model_final.pth").exists() and (folder / "log.txt.rank1").exists()
 
 
@@ -121,7 +121,7 @@ def test_torchrun_runs_it_too(tiny, tmp_path):
     folder = tmp_path / "out"
     done = command(*tiny.args, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", folder, launcher=launcher)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("Results on custom_val") == 1
+    assert done.stdout.count("Results on data/set.json") == 1
 
 
 def test_a_runs_config_stands_for_its_folder(tiny, tmp_path, monkeypatch):

@@ -146,7 +146,7 @@ def test_evaluation_neither_loses_nor_doubles_an_image(tmp_path, images, world):
         folder = tmp_path / str(processes)
         line = [*words, "MODEL.WEIGHTS", str(tmp_path / "weights.pth"), "OUTPUT_DIR", str(folder)]
         mp.start_processes(evaluation, (processes, free_port(), line), nprocs=processes, start_method=START)
-        rows = json.loads((folder / "inference" / "coco_instances_results.json").read_text())
+        rows = json.loads((folder / "eval" / "data-set" / "inference" / "coco_instances_results.json").read_text())
         found.append(sorted(rows, key=lambda row: (row["image_id"], -row["score"], row["bbox"])))
     assert {row["image_id"] for row in found[0]} == set(range(images))
     assert found[0] == found[1]

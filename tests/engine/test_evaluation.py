@@ -10,11 +10,12 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 
-from fa_detectron.engine import load_config
+from fa_detectron.engine import evaluation, load_config
 from fa_detectron.engine.evaluation import CategoryCOCOEvaluator, CategoryVOCEvaluator, build_evaluator
 from fa_detectron.engine.mapper import NamingMapper
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
+from tests.engine.oracle import instances_of
 from tests.engine.tiny import make_set
 
 OBJECT = "<object><name>{}</name><pose>x</pose><truncated>0</truncated><difficult>0</difficult>{}</object>"
@@ -64,8 +65,9 @@ def test_voc_has_the_ap_of_every_category(voc):
                 [{"image_id": str(index)}], [detections(found, [0, 1][: len(found)], [0.9, 0.8][: len(found)])]
             )
     results, expected = ours.evaluate()["bbox"], theirs.evaluate()["bbox"]
-    for key in ("AP", "AP50", "AP75"):
-        assert results[key] == pytest.approx(float(expected[key]), nan_ok=True)
+    for key in ("AP", "AP50", "AP75"):  # theirs counts the absent emu as 0
+        assert results[key] == pytest.approx(float(expected[key]) * 3 / 2)
+    assert math.isnan(results["AP-emu"])
     assert results["AP-cat"] == pytest.approx(100.0)
     assert 0 < results["AP-dog"] < 40
 
@@ -81,7 +83,8 @@ def test_a_set_without_annotations_gets_its_detections_written(tiny, trained, tm
     words = ["DATASETS.VAL_PATH", "", "DATASETS.TEST", "('tiny_test_dev',)", "OUTPUT_DIR", out]
     weights = ["MODEL.WEIGHTS", trained.folder / "model_final.pth", "MODEL.FEATURE_ALIGN.SCORE_THRESH_TEST", 0.0]
     run("--config-file", trained.folder / "config.yaml", "--eval-only", *words, *weights)
-    found = json.loads((out / "inference" / "detections_tiny_test_dev_out_results.json").read_text())
+    folder = out / "eval" / "tiny_test_dev"
+    found = json.loads((folder / "inference" / "detections_tiny_test_dev_out_results.json").read_text())
     assert found and {"image_id", "category_id", "bbox", "score"} == set(found[0])
     assert "no annotations to compare with" in capsys.readouterr().out
 
@@ -98,19 +101,42 @@ def test_several_sets_have_their_own_rows_and_folders(tiny, trained, tmp_path, r
     shown = capsys.readouterr().out
     for name in ("tiny_one", "tiny_two"):
         assert f"Results on {name}" in shown
-        assert (out / "inference" / name / "coco_instances_results.json").exists()
-        assert len(list((out / "samples" / name).glob("*.png"))) == 2
+        assert (out / "eval" / name / "inference" / "coco_instances_results.json").exists()
+        assert len(list((out / "eval" / name / "samples").glob("*.png"))) == 2
 
 
 def test_no_detection_is_an_ap_of_zero(tiny, tmp_path, registered):
-    register_coco_instances("tiny_none", {}, str(tiny.data), str(tiny.data.parent))
+    """Nothing found of what is there is 0; what is not there is NaN, as with detections."""
+    content = json.loads(tiny.data.read_text())
+    content["categories"].append({"id": 2, "name": "absent"})
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(content))
+    register_coco_instances("tiny_none", {}, str(path), str(tiny.data.parent))
     registered.append("tiny_none")
     DatasetCatalog.get("tiny_none")
-    evaluator = CategoryCOCOEvaluator("tiny_none", "run", tasks=("bbox",), output_dir=str(tmp_path))
+    for found in (detections([], [], []), detections([[90, 90, 99, 99]], [1], [0.9])):
+        evaluator = CategoryCOCOEvaluator("tiny_none", "run", 100, tasks=("bbox",), output_dir=str(tmp_path))
+        evaluator.reset()
+        evaluator.process([{"image_id": 0}], [found])
+        results = evaluator.evaluate()["bbox"]
+        zero = {"AP", "AP50", "AP75", "APs", "AR", "AP-block"}  # the boxes have 28 x 24 pixels
+        assert {name for name, value in results.items() if value == 0} == zero
+        assert {name for name, value in results.items() if math.isnan(value)} == {"APm", "APl", "AP-absent"}
+
+
+def test_an_annotation_with_the_id_0_can_be_found(tiny, tmp_path, registered):
+    """Roboflow's exports have one; pycocotools alone never counts it as found."""
+    content = json.loads(tiny.data.read_text())
+    content["images"], content["annotations"] = content["images"][:1], [{**content["annotations"][0], "id": 0}]
+    path = tmp_path / "zero.json"
+    path.write_text(json.dumps(content))
+    register_coco_instances("tiny_zero", {}, str(path), str(tiny.data.parent))
+    registered.append("tiny_zero")
+    (record,) = DatasetCatalog.get("tiny_zero")
+    evaluator = CategoryCOCOEvaluator("tiny_zero", "run", 100, tasks=("bbox",), output_dir=str(tmp_path))
     evaluator.reset()
-    evaluator.process([{"image_id": 0}], [detections([], [], [])])
-    results = evaluator.evaluate()["bbox"]
-    assert results["AP"] == results["AP-block"] == 0 and math.isnan(results["APs"])
+    evaluator.process([record], [{"instances": instances_of(record)}])
+    assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
 
 
 def test_a_stale_conversion_of_a_changed_set_is_not_believed(tiny, tmp_path, registered):
@@ -135,6 +161,24 @@ def test_a_stale_conversion_of_a_changed_set_is_not_believed(tiny, tmp_path, reg
         MetadataCatalog.get("tiny_changing").thing_classes = ["block"]
         boxes.append([20, 20, 30, 30])
     assert counts == [1, 2]
+
+
+def test_a_file_that_stands_in_a_set_twice_is_drawn_with_its_own_boxes(tiny, registered, monkeypatch):
+    content = json.loads(tiny.data.read_text())
+    first, box = content["images"][0], content["annotations"][0]
+    content["images"] = [first, {**first, "id": 70}]
+    content["annotations"] = [box, {**box, "id": 70, "image_id": 70, "bbox": [1, 1, 5, 5]}]
+    path = tiny.data.parent / "twice.json"
+    path.write_text(json.dumps(content))
+    register_coco_instances("tiny_twice", {}, str(path), str(tiny.data.parent))
+    registered.append("tiny_twice")
+    drawn = []
+    monkeypatch.setattr(evaluation, "save_detection_samples", lambda records, *_, **__: drawn.extend(records))
+    pictures = evaluation.SamplePictures("tiny_twice", "folder", 2)
+    pictures.reset()
+    pictures.process(DatasetCatalog.get("tiny_twice"), [detections([], [], [])] * 2)
+    pictures.evaluate()
+    assert [record["annotations"][0]["bbox"] for record in drawn] == [box["bbox"], [1, 1, 5, 5]]
 
 
 def test_a_broken_image_is_named(tiny, tmp_path):

@@ -126,7 +126,7 @@ def test_two_machines_by_detectron2s_launcher(tiny, tmp_path):
         for rank in (0, 1)
     ]
     logs = ends(parts, [tmp_path / "log0", tmp_path / "log1"])
-    assert "2 process(es)" in logs[0] and "Results on custom_val" in logs[0] and "Results on" not in logs[1]
+    assert "2 process(es)" in logs[0] and "Results on data/set.json" in logs[0] and "Results on" not in logs[1]
 
 
 PAGE = TRAIN_NET.parents[2] / "docs" / "training.md"
@@ -171,7 +171,7 @@ def test_the_pages_lines_for_two_machines(tiny, tmp_path):
         for text, log in zip(commands, logs)
     ]
     texts = ends(parts, logs)
-    assert "2 process(es)" in texts[0] and "Results on custom_val" in texts[0] and "Results on" not in texts[1]
+    assert "2 process(es)" in texts[0] and "Results on data/set.json" in texts[0] and "Results on" not in texts[1]
 
 
 # One machine plays all nodes.

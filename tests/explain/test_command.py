@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import math
 import shutil
 import sys
 from pathlib import Path
@@ -15,7 +16,9 @@ from PIL import Image
 
 from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
-from fa_detectron.explain.jobs import select_images
+from fa_detectron.explain.alignment import Alignment
+from fa_detectron.explain.jobs import method_table, select_images
+from fa_detectron.inference import load_run
 from fa_detectron.modeling.config import method_name
 from tests.engine.conftest import run
 from tests.engine.tiny import BASE, make_config, make_set
@@ -148,3 +151,11 @@ def test_methods_are_named_by_their_parts():
     assert name() == "AutoAssign" and name("FEATURE_FILTER", "MDQ") == "FeatureAlign"
     assert name("FEATURE_FILTER", "MDQ", "DE_SUBNET", "GLOBAL_ATTENTION.ENABLED") == "FeatureAlign†"
     assert name("FEATURE_FILTER", "DE_SUBNET") == "AutoAssign + De-Subnet + FF"
+
+
+def test_what_cannot_be_measured_is_null(runs):
+    loaded = load_run(runs.plain, device="cpu")
+    nothing, some = Alignment(3, 0, 3, math.nan, math.nan), Alignment(3, 3, 0, 0.25, 0.5)
+    table = method_table([loaded, loaded], [nothing, some])
+    assert table["AutoAssign"]["misalignment"] == {"mean": None, "std": None}
+    assert method_table([loaded, loaded], [some, some])["AutoAssign"]["rank_agreement"] == {"mean": 0.5, "std": 0.0}

@@ -15,7 +15,8 @@ from pycocotools.coco import COCO
 
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.inference import jobs
-from fa_detectron.inference.results import image_ids, picture_paths
+from fa_detectron.inference.ids import image_ids
+from fa_detectron.inference.results import picture_paths
 from fa_detectron.inference.sources import find_images, video_source
 
 DEMO = Path(__file__).resolve().parents[2] / "projects" / "FeatureAlign" / "demo.py"
@@ -59,6 +60,9 @@ def test_a_folder_becomes_pictures_and_coco_results(demo, trained, photos, tmp_p
     evaluated = json.loads((trained.folder / "inference" / "coco_instances_results.json").read_text())
     written = json.loads((tmp_path / "new" / "r.json").read_text())
     assert len(written) == len(evaluated)
+    assert f"image ids in {tmp_path}/new/r.json: 0, 1, ..., in the order of the images\n" in out  # photos are copies
+    status, out, _ = demo("--input", trained.images, "--json", tmp_path / "own.json")
+    assert status == 0 and f"image ids in {tmp_path}/own.json: those of {trained.data}\n" in out
 
 
 def test_bad_images_are_named_and_the_rest_goes_on(demo, photos, tmp_path):
@@ -111,7 +115,7 @@ def test_nothing_readable_is_an_error_and_writes_nothing(demo, tmp_path):
 
 def test_a_failure_midway_leaves_no_json(trained, predictor, photos, tmp_path):
     class Failing:
-        class_names, category_ids = predictor.class_names, predictor.category_ids
+        run, class_names, category_ids = predictor.run, predictor.class_names, predictor.category_ids
         calls = 0
 
         def __call__(self, images):
@@ -137,6 +141,9 @@ def test_a_failure_midway_leaves_no_json(trained, predictor, photos, tmp_path):
         (("--output", "{tmp}/photos"), "0.png is one of the images and would be replaced"),
         (("--json", "{tmp}/photos/0.png/r.json"), "r.json: cannot be written"),
         (("--output", "{tmp}/out", "--weights", "{tmp}/none.pth"), "none.pth: no such file"),
+        (("--json", "{tmp}/r.json", "--data", "{tmp}/none.json"), "none.json: no such file"),
+        (("--json", "{tmp}/r.json", "--images", "{tmp}"), "--images goes with --data"),
+        (("--output", "{tmp}/out", "--data", "{tmp}/set.json"), "--data goes with --json"),
     ],
 )
 def test_wrong_arguments_are_one_line(demo, photos, tmp_path, words, message):

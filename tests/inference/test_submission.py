@@ -35,7 +35,7 @@ def test_detections_are_written_as_the_server_wants_them(trained, test_set, tmp_
         *("DATASETS.TEST", "('coco_2031_test-dev',)", "DATASETS.TRAIN_PATH", "", "DATASETS.VAL_PATH", ""),
     )
     assert done.results == {}
-    path = out / "inference" / "detections_test-dev2031_my-run_results.json"
+    path = out / "eval" / "coco_2031_test-dev" / "inference" / "detections_test-dev2031_my-run_results.json"
     assert f"the detections are in {path}" in capsys.readouterr().out
     assert sorted(p.name for p in path.parent.iterdir()) == [path.name, "instances_predictions.pth"]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -55,6 +55,8 @@ def test_detections_are_written_as_the_server_wants_them(trained, test_set, tmp_
         ("coco_2017_test-dev", "output/fa_r50", "detections_test-dev2017_fa-r50_results.json"),
         ("coco_2017_test", "./output/", "detections_test2017_output_results.json"),
         ("my_set", "/a/b", "detections_my_set_b_results.json"),
+        ("my_set", "/a/b/eval/my_set", "detections_my_set_b_results.json"),
+        ("my_set", "/a/eval/b", "detections_my_set_b_results.json"),
     ],
 )
 def test_names(name, folder, expected):

@@ -134,9 +134,9 @@ def test_evaluation_reports_both(trained, tmp_path, capsys):
     )
     assert {"bbox", "bbox_TTA"} == set(done.results)
     assert {"AP", "AP-block"} <= set(done.results["bbox_TTA"])
-    assert "Results on custom_val, with test-time augmentation" in capsys.readouterr().out
+    assert "Results on data/set.json, with test-time augmentation" in capsys.readouterr().out
     plain, augmented = (
-        json.loads((tmp_path / folder / "coco_instances_results.json").read_text())
+        json.loads((tmp_path / "eval" / "data-set" / folder / "coco_instances_results.json").read_text())
         for folder in ("inference", "inference_TTA")
     )
     assert {r["image_id"] for r in augmented} == {0, 1, 2}

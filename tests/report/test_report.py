@@ -104,7 +104,7 @@ def test_every_section_is_there(made, trained):
         "Cost and speed", "Configuration",
     ]  # fmt: skip
     for words in (
-        "FeatureAlign, evaluated on 4 images of set.json",
+        "FeatureAlign, evaluated on 4 images of data/set.json",
         "Losses",
         "AP during training",
         "Learning rate",

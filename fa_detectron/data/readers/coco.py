@@ -160,4 +160,4 @@ def read_coco(source: Source, options: ReadOptions, findings: Findings) -> Annot
     findings.refuse(path, "annotations without a known image and an integer category", strays)
     unlisted = f"annotations of a class that 'categories' does not list (it lists {_short(sorted(names))})"
     findings.refuse(path, unlisted, unknown)
-    return AnnotatedSet(path, tuple(names.values()), list(records.values()))
+    return AnnotatedSet(path, tuple(names.values()), list(records.values()), tuple(names))
