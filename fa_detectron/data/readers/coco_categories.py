@@ -70,7 +70,11 @@ def _parse(path: str, items: list[dict[str, Any]]) -> list[_Category]:
     """In the order of the ids; an entry that another one repeats is left out."""
     broken, found = [], {}
     for i, item in enumerate(items):
-        key, name, parent = identity(item.get("id")), class_name(item.get("name")), class_name(item.get("supercategory"))
+        key, name, parent = (
+            identity(item.get("id")),
+            class_name(item.get("name")),
+            class_name(item.get("supercategory")),
+        )
         if key is None or not name:
             shown = f"id {short(item.get('id'))}, name {short(item.get('name'))}"
             broken.append(f"categories[{i}] needs an id (a whole number or a text) and a name, has {shown}")
