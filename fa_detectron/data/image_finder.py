@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from fa_detectron.errors import UserError
+
 from .findings import Findings
 from .paths import LINKS
 
@@ -47,36 +49,45 @@ class ImageFinder:
         hits = {folder: sum(bool(self._below(folder, name)) for name in sample) for folder in folders}
         self._folders = sorted(hits, key=lambda folder: -hits[folder])  # stable: the earlier one of equals
         self._known = any(hits.values())
-        self.found = 0
+        self._found, self._nowhere = False, ""
         self.guessed: list[str] = []
         self.ambiguous: list[str] = []
         self.outside: list[str] = []
 
-    def find(self, name: str) -> str:
+    def find(self, name: str, *others: str) -> str:
         """The absolute path of the image; "" where it is ambiguous or a link leads out of the set.
 
-        A name that leads nowhere gives its path below the first folder: there is no such file.
+        Args:
+            name: as the annotations have it.
+            others: names that count where the ones before them lead nowhere.
+
+        Returns:
+            Where none leads anywhere, the path of ``name`` below the first folder: there is no such file.
         """
-        path = self.direct(name)
+        names = (name, *others)
+        path = next(filter(None, map(self.direct, names)), "")
         if not path:
-            matches = self._matches(name)
-            if len(matches) > 1:
-                self.ambiguous.append(f"{name}: {' and '.join(matches)}")
-                return ""
-            if not matches:
+            guess = next(((text, found) for text in names if (found := self._matches(text))), None)
+            if guess is None:
+                self._nowhere = self._nowhere or name
                 path = os.path.normpath(os.path.join(self._folders[0], name))
                 inside = is_below(path, self._folders[0])
                 return path if inside else os.path.join(self._folders[0], _components(name)[0][-1])
+            text, matches = guess
+            self._found = True
+            if len(matches) > 1:
+                self.ambiguous.append(f"{text}: {' and '.join(matches)}")
+                return ""
             path = matches[0]
-            self.guessed.append(f"{name}: {path}")
-        self.found += 1
+            self.guessed.append(f"{text}: {path}")
+        self._found = True
         if not self._follow_links and self._leaves(path):
             self.outside.append(name)
             return ""
         return path
 
     def direct(self, name: str) -> str:
-        """The file that the name leads to as it stands, or with %20 and the like resolved; "" where it leads nowhere."""
+        """The file that a name leads to as it stands, or with %20 and the like resolved; "" where there is none."""
         bare = self._known and "/" not in name
         for text in dict.fromkeys((name, unquote(name))):
             for folder in self._folders[:1] if bare else self._folders:
@@ -84,13 +95,18 @@ class ImageFinder:
                     return path
         return ""
 
-    def looked_in(self) -> str:
-        """The folders, in words."""
-        there = [folder for folder in self._folders if self._listing(folder)]
-        return f"{', '.join(there or self._folders[:1])} and by their names below {self._search_root}"
-
     def report(self, path: str, findings: Findings) -> None:
-        """Say what was guessed, and refuse what is ambiguous or leads out of the set ``path``."""
+        """Say what was guessed, and refuse what is ambiguous or leads out of the set ``path``.
+
+        Raises:
+            UserError: not one of the names led to a file; or something is refused and the findings are strict.
+        """
+        if self._nowhere and not self._found:
+            there = [folder for folder in self._folders if self._listing(folder)] or self._folders[:1]
+            raise UserError(
+                f"{path}: its images (such as {self._nowhere!r:.200}) were not found; looked in {', '.join(there)} and "
+                f"below {self._search_root}. Name their folder with --images (DATASETS.IMAGES_ROOT)."
+            )
         findings.note(path, "images found by their file name alone, for their path leads nowhere here", self.guessed)
         findings.refuse(
             path,

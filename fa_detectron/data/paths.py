@@ -51,9 +51,11 @@ def parse_source(text: str, default_split: str) -> Source:
         return Source(path, split or default_split, "yolo")
     if not split and all(os.path.isdir(os.path.join(path, name)) for name in ("images", "labels")):
         return Source(path, "", "yolo")
+    if not split and any(name.lower().endswith(".xml") for name in _files_around(path)):
+        return Source(path, "", "voc")
     raise UserError(
-        f"{text}: neither a Pascal VOC folder (no ImageSets/Main in it) nor a YOLO one (no data.yaml, no images/ and "
-        "labels/). For COCO data name the .json file, and the folder of its images with --images."
+        f"{text}: neither a Pascal VOC folder (no ImageSets/Main and no XML files in it) nor a YOLO one (no data.yaml, "
+        "no images/ and labels/). For COCO data name the .json file, and the folder of its images with --images."
     )
 
 
@@ -72,6 +74,13 @@ def validation_split(source: Source) -> Source | None:
 def _names_split(description: str, split: str) -> bool:
     content = read_plain_yaml(description)
     return isinstance(content, dict) and bool(content.get(split))
+
+
+def _files_around(folder: str) -> list[str]:
+    """What is in a folder, and in its annotations/."""
+    names = os.listdir(folder)
+    inner = [os.path.join(folder, name) for name in names if name.casefold() == "annotations"]
+    return [*names, *(name for path in inner if os.path.isdir(path) for name in os.listdir(path))]
 
 
 def find_description(folder: str) -> str:

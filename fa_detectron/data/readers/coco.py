@@ -1,10 +1,9 @@
 """Read the detection part of a COCO JSON file.
 
-Classes are numbered in the order of their category ids, as Detectron2 does. Only what detection needs is read: keypoints
-are passed over, a segmentation counts where there is no box.
+Classes are numbered in the order of their category ids, as Detectron2 does. Only what detection needs is read:
+keypoints are passed over, and a segmentation counts where there is no box.
 """
 
-import json
 import numbers
 import os
 from collections import Counter
@@ -22,20 +21,13 @@ from fa_detectron.data.values import flag, identity, number, short
 from fa_detectron.errors import UserError
 
 from .coco_categories import Categories, read_categories
+from .json_file import read_json
 
 LEAST_OVERLAP = 0.1  # IoU of a box and the box around its polygons, below which they hardly mean one object
 
 
 def _load(path: str) -> dict[str, Any]:
-    try:
-        with open(path, "rb") as stream:
-            content = json.loads(stream.read())  # bytes: UTF-8, -16 or -32, with or without a byte-order mark
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a COCO file is one JSON object, this is a {type(content).__name__}")
     content["categories"] = content.get("categories") or []
@@ -102,8 +94,8 @@ def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int 
 
 
 def _finder(path: str, options: ReadOptions, names: list[str]) -> ImageFinder:
-    """Looks in the set's folder, its images/, JPEGImages/ and the one named like the file (instances_train2017.json:
-    train2017/), then in the same ones a folder up; below ``options.images_root`` alone where that is given.
+    """Looks in the set's folder, its images/, JPEGImages/ and the one named like the file (instances_train2017.json
+    means train2017/), then in the same ones a folder up; below ``options.images_root`` alone where that is given.
     """
     stem = Path(path).stem.removeprefix("instances_")
     below = ["images", "JPEGImages", stem, os.path.join("images", stem)]
@@ -132,11 +124,6 @@ def _records(path: str, content: dict[str, Any], options: ReadOptions, findings:
     names = [_file_name(item) for item in images.values()]
     finder = _finder(path, options, names)
     files = [finder.find(name) for name in names]
-    if not finder.found and not finder.ambiguous:
-        raise UserError(
-            f"{path}: its images (such as {names[0]!r}) were not found; looked in {finder.looked_in()}. "
-            "Name their folder with --images (DATASETS.IMAGES_ROOT)."
-        )
     finder.report(path, findings)
     texts = all(isinstance(item["id"], str) for item in images.values())
     records, unreadable = {}, []
