@@ -44,6 +44,9 @@ def select_classes(data: AnnotatedSet, keep: Sequence[str], single: bool, findin
             image.annotations = [a for a in image.annotations if a.label in keep]
         others = [f"{name}: {left_out[name]} boxes" for name in data.classes if name not in keep]
         findings.note(data.path, "classes left out (DATASETS.KEEP_CLASSES)", others)
+        if data.category_ids is not None:
+            pairs = zip(data.classes, data.category_ids)
+            data.category_ids = tuple(category_id for name, category_id in pairs if name in keep)
         data.classes = tuple(name for name in data.classes if name in keep)
     if single and data.classes:
         what = f"{len(data.classes)} classes become one, {SINGLE_CLASS!r} (DATASETS.SINGLE_CLASS)"
@@ -51,4 +54,4 @@ def select_classes(data: AnnotatedSet, keep: Sequence[str], single: bool, findin
         for image in data.images:
             for annotation in image.annotations:
                 annotation.label = SINGLE_CLASS
-        data.classes = (SINGLE_CLASS,)
+        data.classes, data.category_ids = (SINGLE_CLASS,), None
