@@ -39,7 +39,7 @@ def flag(value: Any) -> bool | None:
     Returns:
         None where the value means neither.
     """
-    if value is None or isinstance(value, bool):
+    if value is None or value is True or value is False:
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in _FALSE | _TRUE:
         return value.strip().lower() in _TRUE
@@ -52,11 +52,11 @@ def identity(value: Any) -> int | str | None:
     Returns:
         An int where the id is a whole number, a str for any other text, None where it can be no id.
     """
+    if type(value) is int:  # nearly always, and there are millions
+        return value
     if isinstance(value, str):
         return int(value) if _INTEGER.fullmatch(value.strip()) else value.strip() or None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return int(value) if isinstance(value, int) or value.is_integer() else None
+    return int(value) if isinstance(value, float) and value.is_integer() else None
 
 
 def class_name(value: Any) -> str:

@@ -4,7 +4,6 @@ Classes are numbered in the order of their category ids, as Detectron2 does. Onl
 keypoints are passed over, and a segmentation counts where there is no box.
 """
 
-import numbers
 import os
 from collections import Counter
 from pathlib import Path
@@ -23,6 +22,7 @@ from fa_detectron.errors import UserError
 from .coco_categories import Categories, read_categories
 from .json_file import read_json
 
+_NUMBERS = {int, float}
 LEAST_OVERLAP = 0.1  # IoU of a box and the box around its polygons, below which they hardly mean one object
 
 
@@ -139,10 +139,9 @@ def _records(path: str, content: dict[str, Any], options: ReadOptions, findings:
 
 def _corners(bbox: Any) -> Any:
     """COCO's (x, y, w, h) as (x1, y1, x2, y2); anything else as it is, for the check of the boxes to refuse."""
-    if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
-        values = [number(v) if isinstance(v, str) else v for v in bbox]
-        if all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in values):
-            x, y, w, h = values
+    if isinstance(bbox, list) and len(bbox) == 4:
+        x, y, w, h = (number(v) if isinstance(v, str) else v for v in bbox)
+        if {type(x), type(y), type(w), type(h)} <= _NUMBERS:
             try:
                 return (x, y, x + w, y + h)
             except OverflowError:  # an integer that no float holds, next to a float
@@ -150,12 +149,14 @@ def _corners(bbox: Any) -> Any:
     return bbox
 
 
-def _annotation(index: int, item: dict[str, Any], label: str, image: ImageRecord, apart: list[str]) -> Annotation:
+def _annotation(
+    index: int, item: dict[str, Any], label: str, crowd: bool, image: ImageRecord, apart: list[str]
+) -> Annotation:
     area = number(item.get("area"))
     area = area if area is not None and 0 < area <= MOST_PIXELS**2 else 0.0
     bbox, segmentation = item.get("bbox"), item.get("segmentation")
     box = _corners(bbox)
-    annotation = Annotation(label, box, index, area, int(bool(flag(item.get("iscrowd")) or flag(item.get("ignore")))))
+    annotation = Annotation(label, box, index, area, int(crowd))
     if not bbox or box == (0, 0, 0, 0):
         annotation.box = segmentation_bounds(segmentation, image.width, image.height) or box
     elif segmentation and isinstance(segmentation, list) and isinstance(box, tuple):
@@ -177,19 +178,21 @@ def _add_annotations(
     for index, item in enumerate(content["annotations"]):
         image_id, category = item.get("image_id"), item.get("category_id")
         key, label = identity(image_id), categories.named(item)
-        where = f"annotations[{index}] (id {short(item.get('id'))}"
-        marks = {name: item[name] for name in ("iscrowd", "ignore") if flag(item.get(name)) is None}
+        marks = {name: flag(item.get(name)) for name in ("iscrowd", "ignore")}
+        image = records.get(key)
         if key in left_out:
             continue
-        if key not in records or (identity(category) is None and label is None):
+        if image is not None and label is not None and None not in marks.values():
+            image.annotations.append(_annotation(index, item, label, any(marks.values()), image, apart))
+            continue
+        where = f"annotations[{index}] (id {short(item.get('id'))}"
+        if image is None or (label is None and identity(category) is None):
             strays.append(f"{where}): image_id {short(image_id)}, category_id {short(category)}")
         elif label is None:
             unknown.append(f"{where}, image {short(image_id)}): category_id {short(category)}")
-        elif marks:
-            unclear += [f"{where}, image {short(image_id)}): {name} is {short(value)}" for name, value in marks.items()]
         else:
-            image = records[key]
-            image.annotations.append(_annotation(index, item, label, image, apart))
+            bad = [f"{name} is {short(item[name])}" for name, value in marks.items() if value is None]
+            unclear.append(f"{where}, image {short(image_id)}): {', '.join(bad)}")
     findings.refuse(path, "annotations without a known image and a category", strays)
     unlisted = f"annotations of a class that 'categories' does not list (it lists {short(list(categories.by_key))})"
     findings.refuse(path, unlisted, unknown)
