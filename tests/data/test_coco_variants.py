@@ -103,7 +103,7 @@ def test_an_unreadable_image_without_a_size_is_refused(coco):
         read(path)
 
 
-def test_missing_images_stop_the_run_or_are_left_out(coco):
+def test_missing_images_stop_the_run_or_are_left_out(coco, check):
     path = coco(lambda c: c["images"][1].update(width=None))
     (Path(path).parent / "images" / "2.png").unlink()
     with pytest.raises(UserError, match=r"1 images that do not exist:\n.*2\.png\n.*--skip-missing-images"):
@@ -112,6 +112,9 @@ def test_missing_images_stop_the_run_or_are_left_out(coco):
     assert [image.image_id for image in data.images] == [1, 3]
     (left_out,) = said(path, PROBLEM, skip_missing_images=True)
     assert "1 of 3 images left out, for they do not exist:" in left_out and "2.png" in left_out
+    assert check(path)[0] == 1
+    status, text, found = check(path, "--skip-missing-images")
+    assert status == 1 and "Training refuses: nothing" in text and found["sets"]["training"]["images"] == 2
     for name in ("1.png", "3.png"):
         (Path(path).parent / "images" / name).unlink()
     with pytest.raises(UserError, match=r"its images \(such as '1.png'\) were not found"):
