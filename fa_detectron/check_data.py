@@ -23,6 +23,7 @@ from fa_detectron.data.box_statistics import (
     size_that_serves,
 )
 from fa_detectron.data.checks import check_classes, clean_boxes, nothing_to_learn
+from fa_detectron.data.class_checks import check_labels
 from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
@@ -60,6 +61,9 @@ def argument_parser() -> argparse.ArgumentParser:
         "--follow-links", action="store_true", help="read files that symbolic links take out of the set's folder"
     )
     parser.add_argument(
+        "--skip-missing-images", action="store_true", help="leave out images that do not exist, as in train_net.py"
+    )
+    parser.add_argument(
         "--config-file",
         metavar="FILE",
         default=str(_SMALL_RECIPE),
@@ -93,6 +97,7 @@ def check_set(
         return None
     if classes is not None:
         check_classes(data, classes, findings)
+    check_labels(data, findings)
     clean_boxes(data, "stop", findings)
     findings.problem(data.path, "boxes that an image has twice", repeated_boxes(data))
     digests = scan_images(data, findings, _bar)
@@ -106,7 +111,9 @@ def _judge(data: AnnotatedSet, statistics: BoxStatistics, size: InputSize, findi
     if training and not statistics.boxes:
         findings.say(REFUSED, data.path, nothing_to_learn(len(data.images)))
     if training:
-        missing = [name for name, (boxes, _) in statistics.classes.items() if not boxes]
+        # Of those that have crowd boxes, check_labels tells.
+        known = {annotation.label for image in data.images for annotation in image.annotations}
+        missing = [name for name, (boxes, _) in statistics.classes.items() if not boxes and name not in known]
         findings.problem(data.path, "classes without a box to learn from", missing)
     lost = statistics.without_location
     if lost:
@@ -209,13 +216,13 @@ def check_data(args: argparse.Namespace) -> int:
     if args.size is not None:
         set_input_size(cfg, args.size)
     size, findings = input_size(cfg), Findings()
+    options = ReadOptions(args.images, args.follow_links, args.skip_missing_images)
     wanted = {"training": (args.path, "train"), **({"validation": (args.val, "val")} if args.val else {})}
     for path, split in wanted.values():
         parse_source(path, split)  # a wrong argument costs no time
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
-        options = ReadOptions(args.images, args.follow_links)
         item = check_set(path, split, options, size, findings, classes)
         if item:
             checked[name] = item

@@ -44,6 +44,7 @@ SPELLINGS = frozenset(
         "isc license (iscl)",
         "mit license",
         "mozilla public license 2.0 (mpl 2.0)",
+        "psfl",
         "python software foundation license",
         "the unlicense (unlicense)",
     ]

@@ -1,7 +1,9 @@
 """Data sets: the built-in one, COCO and Pascal VOC data given by path, and their checks.
 
 An image without a box is legal. DATALOADER.FILTER_EMPTY_ANNOTATIONS decides about training: True (Detectron2's
-default) leaves such images out, False learns from them as background. The evaluation always has them.
+default, with which the published configs train) leaves such images out, False learns from them as background. Data
+given by path has False unless a config or the command line says otherwise. The evaluation always has them. Images whose
+boxes are all crowd boxes are never trained on: what they show is neither object nor background.
 """
 
 from .annotated import annotated_records, evaluation_config

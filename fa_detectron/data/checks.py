@@ -13,6 +13,7 @@ from fa_detectron.image_files import open_image
 
 from .findings import NOTE, Findings
 from .records import AnnotatedSet, ImageRecord
+from .values import look
 
 # Rounding makes boxes stick out by up to a pixel in many sets: these are clipped. More is a mistake.
 OVERSHOOT = 1.0
@@ -110,11 +111,16 @@ def check_classes(data: AnnotatedSet, class_names: Sequence[str], findings: Find
         UserError: names these classes, with their counts of boxes.
     """
     known, unknown = set(class_names), {}
+    looks = {look(name): name for name in class_names}
     for image in data.images:
         for annotation in image.annotations:
             if annotation.label not in known:
                 unknown.setdefault(annotation.label, []).append(image.where(annotation))
-    items = [f"{label!r}: {len(where)} boxes, first: {where[0]}" for label, where in sorted(unknown.items())]
+    items = [
+        f"{label!r}: {len(where)} boxes, first: {where[0]}"
+        + (f" (did you mean {looks[look(label)]!r}?)" if look(label) in looks else "")
+        for label, where in sorted(unknown.items())
+    ]
     findings.refuse(
         data.path,
         f"classes that are not among the {len(class_names)} classes of the training set "
@@ -208,6 +214,15 @@ def report_images(path: str, unreadable: Sequence[str], differing: Sequence[str]
     findings.refuse(
         path, "images of another size than annotated (width x height, turned as their EXIF says)", differing
     )
+
+
+def all_crowd(record: dict[str, Any]) -> bool:
+    """Whether an image (of Detectron2's dataset dicts) has boxes, and each is a crowd box.
+
+    Without them it would be background that holds objects: no training uses it.
+    """
+    annotations = record.get("annotations", ())
+    return bool(annotations) and all(annotation.get("iscrowd", 0) for annotation in annotations)
 
 
 def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> list[tuple[int, int]]:

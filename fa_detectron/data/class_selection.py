@@ -45,7 +45,8 @@ def select_classes(data: AnnotatedSet, keep: Sequence[str], single: bool, findin
         others = [f"{name}: {left_out[name]} boxes" for name in data.classes if name not in keep]
         findings.note(data.path, "classes left out (DATASETS.KEEP_CLASSES)", others)
         if data.category_ids is not None:
-            data.category_ids = tuple(i for name, i in zip(data.classes, data.category_ids) if name in keep)
+            pairs = zip(data.classes, data.category_ids)
+            data.category_ids = tuple(category_id for name, category_id in pairs if name in keep)
         data.classes = tuple(name for name in data.classes if name in keep)
     if single and data.classes:
         what = f"{len(data.classes)} classes become one, {SINGLE_CLASS!r} (DATASETS.SINGLE_CLASS)"

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from fa_detectron.errors import UserError
 from fa_detectron.image_files import open_image
 
-from .checks import check_images_exist, image_problem, report_images, seen_size, size_problem
+from .checks import image_problem, report_images, seen_size, size_problem
 from .findings import Findings
 from .records import AnnotatedSet
 
@@ -20,7 +20,7 @@ Digests = dict[str, bytes]  # file name: hash of what the image shows
 def scan_images(
     data: AnnotatedSet, findings: Findings, bar: Callable[[Sequence], Iterable] = lambda items: items
 ) -> Digests:
-    """Complain of images that are not there, cannot be read or have another size than annotated.
+    """Complain of images that cannot be read or have another size than annotated.
 
     Args:
         data: the set; every file is read whole, once.
@@ -31,8 +31,6 @@ def scan_images(
         metadata and compression (as long as it loses nothing).
     """
     files = list(dict.fromkeys(image.file_name for image in data.images))
-    check_images_exist(data.path, files, findings)
-    files = [name for name in files if os.path.isfile(name)]
     digests: Digests = {}
     sizes: dict[str, tuple[int, int]] = {}
     unreadable = []

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from fa_detectron.errors import UserError
@@ -57,9 +57,11 @@ def parse_source(text: str, default_split: str) -> Source:
         )
     if not split and has_split(path, ""):
         return Source(path, "", "yolo")
+    if not split and any(name.lower().endswith(".xml") for name in _files_around(path)):
+        return Source(path, "", "voc")
     raise UserError(
-        f"{text}: neither a Pascal VOC folder (no ImageSets/Main in it) nor a YOLO one (no data.yaml, no images/ and "
-        "labels/). For COCO data name the .json file, and the folder of its images with --images."
+        f"{text}: neither a Pascal VOC folder (no ImageSets/Main and no XML files in it) nor a YOLO one (no data.yaml, "
+        "no images/ and labels/). For COCO data name the .json file, and the folder of its images with --images."
     )
 
 
@@ -77,6 +79,13 @@ def validation_split(source: Source) -> Source | None:
     return source._replace(split="val") if found else None
 
 
+def _files_around(folder: str) -> list[str]:
+    """What is in a folder, and in its annotations/."""
+    names = os.listdir(folder)
+    inner = [os.path.join(folder, name) for name in names if name.casefold() == "annotations"]
+    return [*names, *(name for path in inner if os.path.isdir(path) for name in os.listdir(path))]
+
+
 LINKS = "Follow links with --follow-links (DATASETS.FOLLOW_LINKS), or copy the files into the set's folder."
 
 
@@ -90,35 +99,3 @@ def links_outside(root: str, names: Iterable[str]) -> set[str]:
     """Those of the relative ``names`` that a link takes out of the folder ``root``; ``root`` itself may be a link."""
     real = os.path.join(os.path.realpath(root), "")
     return {name for name in names if not os.path.realpath(real + name).startswith(real)}
-
-
-def _unique(folders: Iterable[Path]) -> list[Path]:
-    return list(dict.fromkeys(folders))
-
-
-def find_coco_images(json_path: str, images_root: str, names: list[str]) -> str:
-    """The folder that holds the images of a COCO JSON file.
-
-    Looked for in ``images_root`` or, where that is empty, around the JSON file: the folder itself, its
-    images/, JPEGImages/ and the one named like the file (instances_train2017.json: train2017/), then the same one
-    folder up. The folder with the most of ``names`` (a sample of the files) wins, the earlier one of equals.
-    """
-    stem = Path(json_path).stem
-    short = stem[len("instances_") :] if stem.startswith("instances_") else stem
-    below = ["", "images", "JPEGImages", short, f"images/{short}"]
-    if images_root:
-        bases = [Path(os.path.abspath(os.path.expanduser(images_root)))]
-        if not bases[0].is_dir():
-            raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {bases[0]}")
-    else:
-        bases = [Path(json_path).parent, Path(json_path).parent.parent]
-    candidates = _unique(base / name for base in bases for name in below)
-    # os.path.isfile, for Path.is_file raises over names that no file system takes.
-    hits = [sum(os.path.isfile(folder / name) for name in names) for folder in candidates]
-    if not any(hits):
-        looked = ", ".join(str(folder) for folder in candidates if folder.is_dir())
-        raise UserError(
-            f"{json_path}: its images (such as {names[0]!r}) were not found; looked in {looked}. "
-            "Name their folder with --images (DATASETS.IMAGES_ROOT)."
-        )
-    return str(candidates[hits.index(max(hits))])

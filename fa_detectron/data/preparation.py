@@ -12,7 +12,7 @@ from detectron2.structures import BoxMode
 from fa_detectron.errors import UserError
 
 from .box_statistics import InputSize, box_statistics, input_size, size_that_serves
-from .checks import box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
+from .checks import all_crowd, box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
 from .copies import COPIES_ON_BOTH_SIDES, shared_sources
 from .findings import Findings
 from .records import AnnotatedSet
@@ -50,8 +50,7 @@ def check_data(cfg: CfgNode, training: bool) -> None:
         files[name] = [record["file_name"] for record in records]
         if name in train_names and not any(boxes for boxes, _ in columns[name]):
             raise UserError(f"training set {name}: {nothing_to_learn(len(records))}")
-        without = sum(not record.get("annotations") for record in records)
-        logger.info("%s: %d images, %d of them without a box", name, len(records), without)
+        logger.info("%s: %s", name, _images_in_words(cfg, records, training=name in train_names))
     trained = [file for name in train_names for file in files[name]]
     for name in cfg.DATASETS.TEST:
         if name not in train_names:
@@ -60,6 +59,19 @@ def check_data(cfg: CfgNode, training: bool) -> None:
             findings.log()
     if columns:
         logger.info("Boxes (and images that have them) per class:\n%s", class_table(class_names, columns))
+
+
+def _images_in_words(cfg: CfgNode, records: Sequence[dict[str, Any]], training: bool) -> str:
+    """How many images a set has, and what becomes of those without a box."""
+    key, background = "DATALOADER.FILTER_EMPTY_ANNOTATIONS", sum(not record.get("annotations") for record in records)
+    crowd = sum(map(all_crowd, records))
+    text = f"{len(records)} images, {background} of them without a box"
+    if training and background:
+        left_out = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
+        text += f" (left out of training: {key} True)" if left_out else f" (trained on as background: {key} False)"
+    if training and crowd:
+        text += f", {crowd} with crowd boxes alone (left out of training)"
+    return text
 
 
 def _load_and_check(name: str, size: InputSize | None) -> list[dict[str, Any]]:
@@ -77,6 +89,7 @@ def _load_and_check(name: str, size: InputSize | None) -> list[dict[str, Any]]:
     if not records:
         raise UserError(f"data set {name}: holds no image")
     findings = Findings(strict=True)
+    check_images_exist(f"data set {name}", [record["file_name"] for record in records], findings)
     _check_files(f"data set {name}", records, findings)
     bad = []
     for record in records:
@@ -104,7 +117,6 @@ def _compare_with_limit(cfg: CfgNode, name: str, records: Sequence[dict[str, Any
 
 
 def _check_files(path: str, records: Sequence[dict[str, Any]], findings: Findings) -> None:
-    check_images_exist(path, [record["file_name"] for record in records], findings)
     files = [(record["file_name"], record["width"], record["height"]) for record in records]
     check_image_files(path, files, findings)
 

@@ -13,14 +13,17 @@ class ReadOptions:
     Attributes:
         images_root: folder of the images (--images); "" looks around the annotations.
         follow_links: read files that a symbolic link takes out of the set's own folder (--follow-links).
+        skip_missing_images: leave out images that do not exist, instead of refusing the set (--skip-missing-images).
     """
 
     images_root: str = ""
     follow_links: bool = False
+    skip_missing_images: bool = False
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "ReadOptions":
-        return cls(cfg.DATASETS.IMAGES_ROOT, cfg.DATASETS.FOLLOW_LINKS)
+        data = cfg.DATASETS
+        return cls(data.IMAGES_ROOT, data.FOLLOW_LINKS, data.SKIP_MISSING_IMAGES)
 
 
 @dataclass
@@ -37,7 +40,7 @@ class Annotation:
 @dataclass
 class ImageRecord:
     file_name: str  # absolute
-    image_id: int | str
+    image_id: int | str  # the user's own; 1 where the file has 1.0
     width: int
     height: int
     annotations: list[Annotation]
@@ -53,4 +56,4 @@ class AnnotatedSet:
     path: str  # as messages name it
     classes: tuple[str, ...]  # in the order of the class numbers
     images: list[ImageRecord]
-    category_ids: tuple[int, ...] | None = None  # of the classes, in their order; None: the format has no ids
+    category_ids: tuple[int | str, ...] | None = None  # of the classes, in their order; None: the format has no ids

@@ -20,6 +20,7 @@ from fa_detectron.errors import UserError
 
 from .atomic import write_json_atomically
 from .checks import BAD_BOXES, check_classes, clean_boxes
+from .class_checks import check_labels
 from .class_selection import check_kept_classes, select_classes
 from .findings import Findings
 from .hold_out import hold_out, keep_part
@@ -27,6 +28,7 @@ from .image_scan import scan_images
 from .paths import parse_source, validation_split
 from .readers import read_annotated_set
 from .records import AnnotatedSet, ReadOptions
+from .values import class_name
 
 logger = logging.getLogger(__name__)
 
@@ -87,6 +89,7 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
     if not data.CLASS_NAMES:
         data.CLASS_NAMES, data.CATEGORY_IDS = _classes(cfg)
     if data.TRAIN_PATH or data.VAL_PATH:
+        data.CLASS_NAMES = tuple(map(class_name, data.CLASS_NAMES))  # as the readers call them
         cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES = len(data.CLASS_NAMES)
         logger.info("%d classes: %s", len(data.CLASS_NAMES), ", ".join(data.CLASS_NAMES))
 
@@ -184,6 +187,7 @@ class PathLoader:
         data = read_annotated_set(parse_source(self.path, self.default_split), self.options, findings)
         select_classes(data, self.kept, self.single, findings)
         check_classes(data, self.class_names, findings)
+        check_labels(data, findings)
         clean_boxes(data, self.bad_boxes, findings)
         if self.held_out:
             keep_part(data, self.held_out, validation=self.name == VAL_NAME)

@@ -24,6 +24,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from fa_detectron.errors import UserError
 
+from .checks import all_crowd
+
 _LAST_SECONDS = 20
 SAMPLES, STEPS = 0, 1  # first words of the seeds of a sample's augmentation and of a training step
 
@@ -109,6 +111,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict], dict], seed: int, 
     """
     loading = cfg.DATALOADER
     records = get_detection_dataset_dicts(cfg.DATASETS.TRAIN, filter_empty=loading.FILTER_EMPTY_ANNOTATIONS)
+    records = [record for record in records if not all_crowd(record)]
     sampler = _build_sampler(cfg, records, seed)
     groups = [int(x["width"] > x["height"]) for x in records] if loading.ASPECT_RATIO_GROUPING else None
     workers = comm.get_world_size()

@@ -70,6 +70,12 @@ def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> Non
             raise UserError(f"command line: {key} {value!s:.80}: {error or type(error).__name__}") from None
 
 
+def given_keys(path: str, overrides: list[str] | tuple[str, ...] = ()) -> set[str]:
+    """The keys that a config file with its bases and KEY VALUE overrides set; both as of :func:`load_config`."""
+    in_files = {key for _, content in _read_chain(path, ()) for key in _leaf_keys(content)}
+    return in_files | set(overrides[0::2])
+
+
 def _read_chain(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (file, content without ``_BASE_``), bases first."""
     path = os.path.expanduser(path)

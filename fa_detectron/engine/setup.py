@@ -7,7 +7,7 @@ import os
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer, default_argument_parser
 
-from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.config_io import given_keys, load_config
 from fa_detectron.engine.launch import count_processes, is_first_process, under_torchrun
 from fa_detectron.errors import UserError
 
@@ -22,6 +22,7 @@ _EPILOG = """examples:
 
 
 _SMALLEST_SIZE = 32
+_FILTER_EMPTY = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"  # Detectron2's True is what the published configs train with
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -67,6 +68,11 @@ def argument_parser() -> argparse.ArgumentParser:
         "MAX_SIZE_TEST and TEST.AUG's sizes in proportion)",
     )
     data.add_argument(
+        "--skip-missing-images",
+        action="store_true",
+        help="leave out images that do not exist, instead of stopping (sets DATASETS.SKIP_MISSING_IMAGES True)",
+    )
+    data.add_argument(
         "--bad-boxes",
         choices=("stop", "clip", "skip"),
         help="unusable boxes: stop (default), clip those that leave their image, or skip (sets DATASETS.BAD_BOXES)",
@@ -104,6 +110,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.eval_only and args.val and ours and str(parse_source(args.val, "val")) != cfg.DATASETS.VAL_PATH:
         cfg.DATASETS.IMAGES_ROOT = ""  # of the run's own data, where other images may have the same names
     resolve_data_arguments(cfg, train=args.train or "", val=args.val or "", images=args.images or "")
+    if cfg.DATASETS.TRAIN_PATH and _FILTER_EMPTY not in given_keys(args.config_file, args.opts):
+        cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
     cfg = _scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
@@ -129,6 +137,7 @@ def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
     data.SINGLE_CLASS = data.SINGLE_CLASS or args.single_class
     data.BAD_BOXES = args.bad_boxes or data.BAD_BOXES
     data.FOLLOW_LINKS = data.FOLLOW_LINKS or args.follow_links
+    data.SKIP_MISSING_IMAGES = data.SKIP_MISSING_IMAGES or args.skip_missing_images
     if args.size is not None:
         set_input_size(cfg, args.size)
     cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite

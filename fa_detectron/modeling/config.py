@@ -115,6 +115,8 @@ def _add_data(cfg: CfgNode) -> None:
     # Boxes that are empty, inverted, outside the image or not numbers: "stop" refuses the data, "clip" clips those that
     # leave their image and leaves out the rest, "skip" leaves out all of them.
     cfg.DATASETS.BAD_BOXES = "stop"
+    # Leave out images that do not exist, instead of refusing the set.
+    cfg.DATASETS.SKIP_MISSING_IMAGES = False
     # Read files that a symbolic link takes out of the set's own folder.
     cfg.DATASETS.FOLLOW_LINKS = False
 

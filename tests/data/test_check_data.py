@@ -64,8 +64,10 @@ def _other_size(content, **_):
     content["images"][1]["width"] = 65
 
 
-def _leaves(content, **_):
-    content["images"][1]["file_name"] = "../images/2.png"
+def _ambiguous(content, folder):
+    content["images"][1]["file_name"] = "/far/2.png"
+    (folder / "more").mkdir()
+    shutil.copy(folder / "images" / "2.png", folder / "more" / "2.png")
 
 
 def _absolute(content, **_):
@@ -73,8 +75,8 @@ def _absolute(content, **_):
 
 
 def _linked(content, folder):
-    (folder / "images" / "2.png").rename(folder / "stored.png")
-    (folder / "images" / "2.png").symlink_to(folder / "stored.png")
+    (folder / "images" / "2.png").rename(folder.with_suffix(".png"))  # beside the set's folder
+    (folder / "images" / "2.png").symlink_to(folder.with_suffix(".png"))
 
 
 def _nothing(content, **_):
@@ -90,9 +92,9 @@ def _nothing(content, **_):
         (_not_an_image, "1 images that cannot be read"),
         (_damaged, "1 images that cannot be read"),
         (_other_size, "1 images of another size than annotated"),
-        (_leaves, "1 bad images"),
-        (_absolute, "1 bad images"),
-        (_linked, "1 images that a link takes out of their folder"),
+        (_ambiguous, "1 images whose path leads nowhere, with several files of that name below"),
+        (_absolute, "1 images that do not exist"),
+        (_linked, "1 images that a link takes out of "),
         (_nothing, "none of its 3 images has a box to learn from"),
     ],
 )
@@ -132,7 +134,7 @@ def test_all_defects_are_found_at_once(coco, check, tmp_path):
     status, text, found = check(path)
     assert status == 1
     for words in (
-        "3 bad boxes", "does not list", "bad images", "boxes that an image has twice", "same pixels",
+        "3 bad boxes", "does not list", "do not exist", "boxes that an image has twice", "same pixels",
         "with a side of a pixel or less", "1 classes without a box to learn from:\n  ant",
     ):  # fmt: skip
         assert words in text

@@ -268,7 +268,7 @@ def test_links_within_the_set_are_followed_and_others_refused(tmp_path):
     (root / "images/more").symlink_to(root / "images")  # a circle
     path = describe(root / "data.yaml", "train: images")
     (root / "images/none.png").symlink_to("none.png")
-    with pytest.raises(UserError, match=r"1 images that cannot be read:\n  .*none\.png"):
+    with pytest.raises(UserError, match=r"1 images that do not exist:\n  .*none\.png"):
         read(path)
     (root / "images/none.png").unlink()
     assert sorted(boxes(read(path))) == ["a.png", "b.png"]
@@ -297,7 +297,7 @@ def test_linked_lists_and_entries_stay_inside(tmp_path):
     save(tmp_path / "set/images/a.png", tmp_path / "set/labels/a.txt")
     outside = save(tmp_path / "secret/x.png")
     (tmp_path / "set/list.txt").write_text(f"images/a.png\n{outside}\n../secret/x.png\n")
-    with pytest.raises(UserError, match=r"images that cannot be read:\n  .*set/x.png"):
+    with pytest.raises(UserError, match=r"images that do not exist:\n  .*set/x.png"):
         read(describe(tmp_path / "set/data.yaml", "train: list.txt"))
     with pytest.raises(UserError, match=r"'../secret' leads out of .*set"):
         read(describe(tmp_path / "set/data.yaml", "train: ../secret"))

@@ -128,7 +128,7 @@ def test_label_files(image, label):
         ("names: [a]\ntrain: [3]", "no names of files or folders"),
         ("names: [a]\ntrain: images/none", "No such file"),
         ("names: [a]\ntrain: labels", "no image in"),
-        ("names: [a]\ntrain: list.txt", r"images that cannot be read:\n  .*/yolo/passwd: .*\n  .*/yolo/x.png"),
+        ("names: [a]\ntrain: list.txt", r"images that do not exist:\n  .*/yolo/passwd\n  .*/yolo/x.png"),
         ("names: [a]\npath: [x]\ntrain: images", "'path' must be a folder's name"),
         ("names: !!python/object/apply:os.system [x]", "not plain YAML"),
         ("names: &a [*a]\ntrain: images", "leads back to its own anchor"),

@@ -162,3 +162,16 @@ def test_a_bare_number_is_a_list_of_one(tmp_path):
     file.write_text("INPUT: {MIN_SIZE_TRAIN: 320}\nSOLVER: {STEPS: [10, 20]}\n")
     cfg = load_config(str(file))
     assert cfg.INPUT.MIN_SIZE_TRAIN == (320,) and cfg.SOLVER.STEPS == (10, 20)
+
+
+def test_missing_images_are_left_out_on_request(tmp_path, prepare, caplog):
+    data = write_set(tmp_path / "set", 6)
+    (tmp_path / "set" / "4.png").unlink()
+    with pytest.raises(UserError, match=r"1 images that do not exist:\n.*4\.png\n.*--skip-missing-images"):
+        prepare("--train", data, "--val", data)
+    with caplog.at_level(logging.WARNING, logger="fa_detectron"):
+        cfg = prepare("--train", data, "--val", data, "--skip-missing-images")
+    assert "1 of 6 images left out, for they do not exist" in caplog.text
+    assert cfg.DATASETS.SKIP_MISSING_IMAGES and len(files("custom_train")) == 5
+    assert len(files("custom_val")) == 5
+    assert len(json.loads(Path(MetadataCatalog.get("custom_val").json_file).read_text())["images"]) == 5

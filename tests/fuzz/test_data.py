@@ -72,6 +72,9 @@ def coco_content() -> dict:
         "annotations": [
             {"id": 11, "image_id": 1, "category_id": 5, "bbox": [4, 4, 20, 10], "area": 120, "iscrowd": 0},
             {"id": 12, "image_id": 2, "category_id": 2, "bbox": [30.5, 8, 16, 16.25], "iscrowd": 1},
+            {"id": 13, "image_id": 2, "category_id": 2, "segmentation": {"size": [48, 64], "counts": "Q`03]1c0O"}},
+            {"id": 14, "image_id": 3, "category_id": 5, "segmentation": {"size": [48, 64], "counts": [900, 9, 2163]}},
+            {"id": 15, "image_id": 3, "category_id": 5, "segmentation": [[4, 4, 20, 4, 20, 10]]},
         ],
         "categories": [{"id": 5, "name": "cat"}, {"id": 2, "name": "ant"}],
     }

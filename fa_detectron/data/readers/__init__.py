@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from fa_detectron.data.findings import Findings
+from fa_detectron.data.image_list import check_image_list
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 
@@ -29,4 +30,6 @@ def read_annotated_set(source: Source, options: ReadOptions, findings: Findings)
         UserError: a file is missing or broken; or an entry cannot be used and the findings are strict. Boxes are left
             as the files have them: see :func:`fa_detectron.data.checks.clean_boxes`.
     """
-    return _READERS[source.format](source, options, findings)
+    data = _READERS[source.format](source, options, findings)
+    check_image_list(data, options, findings)
+    return data

@@ -1,46 +1,43 @@
 """Read the detection part of a COCO JSON file.
 
-Classes are numbered in the order of their category ids, as Detectron2 does. Only what detection needs is read: masks
-and keypoints are passed over.
+Classes are numbered in the order of their category ids, as Detectron2 does. Only what detection needs is read:
+keypoints are passed over, and a segmentation counts where there is no box.
 """
 
-import json
-import numbers
 import os
-import reprlib
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from fa_detectron.data.checks import MOST_PIXELS
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import LINKS, Source, find_coco_images, is_inside, links_outside
+from fa_detectron.data.image_finder import ImageFinder
+from fa_detectron.data.image_list import size_from_file
+from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.segmentation import overlap, polygon_bounds, segmentation_bounds
+from fa_detectron.data.values import flag, identity, number, short
 from fa_detectron.errors import UserError
+
+from .coco_categories import Categories, read_categories
+from .json_file import read_json
+
+_NUMBERS = {int, float}
+LEAST_OVERLAP = 0.1  # IoU of a box and the box around its polygons, below which they hardly mean one object
 
 
 def _load(path: str) -> dict[str, Any]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            content = json.load(stream)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})") from error
-    except (UnicodeDecodeError, RecursionError, ValueError) as error:
-        raise UserError(f"{path}: not valid JSON: {error}") from error
+    content = read_json(path)
     if not isinstance(content, dict):
         raise UserError(f"{path}: a COCO file is one JSON object, this is a {type(content).__name__}")
+    content["categories"] = content.get("categories") or []
     for key in ("images", "annotations", "categories"):
         if not isinstance(content.get(key), list):
             state = "has no" if key not in content else "holds no list under"
             raise UserError(f"{path}: {state} key {key!r}; a COCO file needs images, annotations and categories")
-        broken = [f"{key}[{i}] is {_short(item)}" for i, item in enumerate(content[key]) if not isinstance(item, dict)]
+        broken = [f"{key}[{i}] is {short(item)}" for i, item in enumerate(content[key]) if not isinstance(item, dict)]
         Findings(strict=True).refuse(path, f"entries of {key!r} that are no JSON objects", broken)
     return content
-
-
-def _short(value: Any) -> str:
-    """A value in a message, however large it is."""
-    return reprlib.repr(value)
 
 
 def _encodable(name: str) -> bool:
@@ -52,63 +49,99 @@ def _encodable(name: str) -> bool:
     return True
 
 
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def _file_name(item: dict[str, Any]) -> Any:
+    return item.get("file_name") or item.get("coco_url")  # LVIS has the latter alone
 
 
-def _categories(path: str, content: dict[str, Any]) -> dict[int, str]:
-    """Category id: name, in the order of the ids."""
-    broken, names = [], {}
-    for i, item in enumerate(content["categories"]):
-        key, name = item.get("id"), item.get("name")
-        if not _is_int(key) or not isinstance(name, str) or not name.strip():
-            broken.append(f"categories[{i}] needs an integer id and a name, has id {_short(key)}, name {_short(name)}")
-        elif key in names or name in names.values():
-            broken.append(f"categories[{i}] repeats id {_short(key)} or name {_short(name)}")
-        else:
-            names[key] = name
-    Findings(strict=True).refuse(path, "bad categories", broken)
-    if not names:
-        raise UserError(f"{path}: 'categories' is empty, so no class is known")
-    return dict(sorted(names.items()))
+def _side(value: Any) -> int | None:
+    """Width or height in pixels; 0 where the file leaves it open (absent, 0, negative), None where it is no such."""
+    if value is None or value == "":
+        return 0
+    side = number(value)
+    return max(0, int(side)) if side is not None and side.is_integer() and side <= MOST_PIXELS else None
 
 
-def _images(path: str, content: dict[str, Any], findings: Findings) -> list[dict[str, Any]]:
-    broken, repeated, good = [], [], {}
+def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int | str, dict[str, Any]]:
+    """The usable images by values.identity of their id, in the order of the ids."""
+    broken, repeated, contrary, good = [], [], [], {}
     for i, item in enumerate(content["images"]):
-        key, name = item.get("id"), item.get("file_name")
+        key, name = identity(item.get("id")), _file_name(item)
         sides = [item.get("width"), item.get("height")]
-        if not _is_int(key) and not isinstance(key, str):
-            broken.append(f"images[{i}]: id must be an integer or a string, is {_short(key)}")
-        elif not isinstance(name, str) or not name:
-            broken.append(f"images[{i}] (id {_short(key)}): file_name must be a string, is {_short(name)}")
+        where = f"images[{i}] (id {short(item.get('id'))})"
+        if key is None:
+            broken.append(f"images[{i}]: id must be a whole number or a text, is {short(item.get('id'))}")
+        elif not isinstance(name, str):
+            broken.append(f"{where}: file_name must be a string, is {short(item.get('file_name'))}")
         elif not _encodable(name):
-            broken.append(f"images[{i}] (id {_short(key)}): file_name {_short(name)} cannot be a file's name")
-        elif not is_inside(name):
-            broken.append(f"images[{i}] (id {_short(key)}): file_name {name!r} leaves the folder of the images")
-        elif not all(_is_int(side) and 0 < side <= MOST_PIXELS for side in sides):
-            broken.append(
-                f"images[{i}] (id {_short(key)}): width and height must be positive integers (up to {MOST_PIXELS}), "
-                f"are {_short(sides)}"
-            )
-        elif key in good:
-            repeated.append(f"images[{i}]: id {_short(key)}, file_name {name!r}")
-        else:
+            broken.append(f"{where}: file_name {short(name)} cannot be a file's name")
+        elif None in map(_side, sides):
+            broken.append(f"{where}: width and height must be whole numbers up to {MOST_PIXELS}, are {short(sides)}")
+        elif key not in good:
             good[key] = item
+        else:
+            same = _file_name(good[key]) == name
+            (repeated if same else contrary).append(f"images[{i}]: id {short(item['id'])}, file_name {name!r}")
     findings.refuse(path, "bad images", broken)
-    findings.refuse(path, "images with an id that another image has", repeated)
+    findings.refuse(path, "images with an id that another image has", contrary)
+    findings.problem(path, "images listed twice, with the same id and file", repeated)
     if not good:
         raise UserError(f"{path}: 'images' {'holds no usable image' if content['images'] else 'is empty'}")
     if len({type(key) for key in good}) > 1:
-        raise UserError(f"{path}: image ids must be all integers or all strings, and are mixed")
-    return [good[key] for key in sorted(good)]
+        raise UserError(f"{path}: image ids must be all whole numbers or all texts, and are mixed")
+    if all(isinstance(item["id"], str) for item in good.values()):
+        return dict(sorted(good.items(), key=lambda pair: pair[1]["id"]))
+    return dict(sorted(good.items()))
+
+
+def _finder(path: str, options: ReadOptions, names: list[str]) -> ImageFinder:
+    """Looks in the set's folder, its images/, JPEGImages/ and the one named like the file (instances_train2017.json
+    means train2017/), then in the same ones a folder up; below ``options.images_root`` alone where that is given.
+    """
+    stem = Path(path).stem.removeprefix("instances_")
+    below = ["images", "JPEGImages", stem, os.path.join("images", stem)]
+    own, up = os.path.dirname(path), os.path.dirname(os.path.dirname(path))
+    if options.images_root:
+        bases = [root := os.path.abspath(os.path.expanduser(options.images_root))]
+        if not os.path.isdir(root):
+            raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {root}")
+    else:
+        bases = [own, up]
+        # Nothing is looked for in the whole folder above, unless the images lie in a part of it.
+        apart = os.path.basename(own).lower().startswith("annotation") or _any_folder(up, below)
+        root = up if apart and not _any_folder(own, below) else own
+    folders = [os.path.join(base, name) if name else base for base in bases for name in ("", *below)]
+    step = max(1, len(names) // 20)
+    return ImageFinder(folders, root, root, options.follow_links, names[::step])
+
+
+def _any_folder(base: str, names: list[str]) -> bool:
+    return any(os.path.isdir(os.path.join(base, name)) for name in names)
+
+
+def _records(path: str, content: dict[str, Any], options: ReadOptions, findings: Findings) -> dict[Any, ImageRecord]:
+    """The images without their annotations, by values.identity of their id."""
+    images = _images(path, content, findings)
+    names = [_file_name(item) for item in images.values()]
+    finder = _finder(path, options, names)
+    files = [finder.find(name) for name in names]
+    finder.report(path, findings)
+    texts = all(isinstance(item["id"], str) for item in images.values())
+    records, unreadable = {}, []
+    for (key, item), file in zip(images.items(), files):
+        size = _side(item.get("width")), _side(item.get("height"))
+        if file and 0 in size:
+            size = size_from_file(file, unreadable)
+        if file and size:
+            records[key] = ImageRecord(file, item["id"].strip() if texts else key, *size, [], path)
+    findings.refuse(path, "images that cannot be read", unreadable)
+    return records
 
 
 def _corners(bbox: Any) -> Any:
     """COCO's (x, y, w, h) as (x1, y1, x2, y2); anything else as it is, for the check of the boxes to refuse."""
-    if isinstance(bbox, (list, tuple)) and len(bbox) == 4:
-        if all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in bbox):
-            x, y, w, h = bbox
+    if isinstance(bbox, list) and len(bbox) == 4:
+        x, y, w, h = (number(v) if isinstance(v, str) else v for v in bbox)
+        if {type(x), type(y), type(w), type(h)} <= _NUMBERS:
             try:
                 return (x, y, x + w, y + h)
             except OverflowError:  # an integer that no float holds, next to a float
@@ -116,48 +149,65 @@ def _corners(bbox: Any) -> Any:
     return bbox
 
 
-def _annotation(index: int, item: dict[str, Any], label: str) -> Annotation:
-    area = item.get("area")
-    usable = isinstance(area, (int, float)) and 0 < area <= MOST_PIXELS**2
-    crowd = 1 if item.get("iscrowd") or item.get("ignore") else 0
-    return Annotation(label, _corners(item.get("bbox")), index, float(area) if usable else 0.0, crowd)
+def _annotation(
+    index: int, item: dict[str, Any], label: str, crowd: bool, image: ImageRecord, apart: list[str]
+) -> Annotation:
+    area = number(item.get("area"))
+    area = area if area is not None and 0 < area <= MOST_PIXELS**2 else 0.0
+    bbox, segmentation = item.get("bbox"), item.get("segmentation")
+    box = _corners(bbox)
+    annotation = Annotation(label, box, index, area, int(crowd))
+    if not bbox or box == (0, 0, 0, 0):
+        annotation.box = segmentation_bounds(segmentation, image.width, image.height) or box
+    elif segmentation and isinstance(segmentation, list) and isinstance(box, tuple):
+        around = polygon_bounds(segmentation)
+        if around and overlap(box, around) < LEAST_OVERLAP:
+            apart.append(f"{image.where(annotation)}: box {list(box)}, segmentation within {list(around)}")
+    return annotation
 
 
-def read_coco_classes(path: str) -> tuple[str, ...]:
-    """The class names of a COCO JSON file, in the order of the category ids."""
-    return tuple(_categories(path, _load(path)).values())
+def _add_annotations(
+    path: str,
+    content: dict[str, Any],
+    categories: Categories,
+    records: dict[Any, ImageRecord],
+    findings: Findings,
+) -> None:
+    left_out = {identity(item.get("id")) for item in content["images"]} - records.keys() - {None}
+    strays, unknown, unclear, apart = [], [], [], []
+    for index, item in enumerate(content["annotations"]):
+        image_id, category = item.get("image_id"), item.get("category_id")
+        key, label = identity(image_id), categories.named(item)
+        marks = {name: flag(item.get(name)) for name in ("iscrowd", "ignore")}
+        image = records.get(key)
+        if key in left_out:
+            continue
+        if image is not None and label is not None and None not in marks.values():
+            image.annotations.append(_annotation(index, item, label, any(marks.values()), image, apart))
+            continue
+        where = f"annotations[{index}] (id {short(item.get('id'))}"
+        if image is None or (label is None and identity(category) is None):
+            strays.append(f"{where}): image_id {short(image_id)}, category_id {short(category)}")
+        elif label is None:
+            unknown.append(f"{where}, image {short(image_id)}): category_id {short(category)}")
+        else:
+            bad = [f"{name} is {short(item[name])}" for name, value in marks.items() if value is None]
+            unclear.append(f"{where}, image {short(image_id)}): {', '.join(bad)}")
+    findings.refuse(path, "annotations without a known image and a category", strays)
+    unlisted = f"annotations of a class that 'categories' does not list (it lists {short(list(categories.by_key))})"
+    findings.refuse(path, unlisted, unknown)
+    findings.refuse(path, "crowd marks that are neither yes nor no (0, 1, true, false)", unclear)
+    findings.problem(path, f"boxes far from their own segmentation (IoU below {LEAST_OVERLAP})", apart)
+    counts = Counter(identity(item.get("id")) for item in content["annotations"])
+    repeated = [f"id {key!r}: {count} annotations" for key, count in counts.items() if count > 1 and key is not None]
+    findings.note(path, "annotation ids that stand for several annotations (all are read)", repeated)
 
 
 def read_coco(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read a COCO JSON file; see :func:`fa_detectron.data.readers.read_annotated_set`."""
     path = source.path
     content = _load(path)
-    names = _categories(path, content)
-    images = _images(path, content, findings)
-    step = max(1, len(images) // 20)
-    root = find_coco_images(path, options.images_root, [item["file_name"] for item in images[::step]])
-    outside = links_outside(root, [item["file_name"] for item in images])
-    findings.refuse(path, f"images that a link takes out of their folder {root}", sorted(outside), LINKS)
-    records = {
-        item["id"]: ImageRecord(f"{root}/{item['file_name']}", item["id"], item["width"], item["height"], [], path)
-        for item in images
-        if item["file_name"] not in outside
-    }
-    left_out = {key for item in content["images"] if isinstance(key := item.get("id"), (int, str))} - records.keys()
-    strays, unknown = [], []
-    for index, item in enumerate(content["annotations"]):
-        image_id, category = item.get("image_id"), item.get("category_id")
-        hashable = isinstance(image_id, (int, str)) and _is_int(category)
-        where = f"annotations[{index}] (id {_short(item.get('id'))}"
-        if hashable and image_id in left_out:
-            continue
-        if not hashable or image_id not in records:
-            strays.append(f"{where}): image_id {_short(image_id)}, category_id {_short(category)}")
-        elif category not in names:
-            unknown.append(f"{where}, image {_short(image_id)}): category_id {_short(category)}")
-        else:
-            records[image_id].annotations.append(_annotation(index, item, names[category]))
-    findings.refuse(path, "annotations without a known image and an integer category", strays)
-    unlisted = f"annotations of a class that 'categories' does not list (it lists {_short(sorted(names))})"
-    findings.refuse(path, unlisted, unknown)
-    return AnnotatedSet(path, tuple(names.values()), list(records.values()), tuple(names))
+    categories = read_categories(path, content, findings)
+    records = _records(path, content, options, findings)
+    _add_annotations(path, content, categories, records, findings)
+    return AnnotatedSet(path, categories.names, list(records.values()), categories.ids)

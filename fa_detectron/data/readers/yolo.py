@@ -4,14 +4,14 @@ Sizes come from the images themselves, turned as their EXIF says.
 """
 
 import os
-import unicodedata
 from collections import Counter
 
-from fa_detectron.data.checks import MOST_PIXELS, report_images, seen_size
 from fa_detectron.data.findings import NOTE, Findings
+from fa_detectron.data.image_list import size_from_file
 from fa_detectron.data.paths import LINKS, Source
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.text_files import read_text
+from fa_detectron.data.values import class_name
 from fa_detectron.errors import UserError
 
 from .yolo_images import Reach
@@ -78,17 +78,11 @@ def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) ->
 def _images(path: str, layout: Layout, labels: dict[str, str], findings: Findings) -> list[ImageRecord]:
     images, unreadable = [], []
     for image, label in labels.items():
-        try:
-            width, height = seen_size(image)
-        except UserError as error:
-            unreadable.append(str(error))
-            continue
-        if max(width, height) > MOST_PIXELS:
-            unreadable.append(f"{image}: a side of more than {MOST_PIXELS} pixels")
-            continue
-        name = next((os.path.relpath(image, root) for root in layout.roots if is_below(image, root)), image)
-        images.append(ImageRecord(image, name, width, height, [], label))
-    report_images(path, unreadable, [], findings)
+        size = size_from_file(image, unreadable)
+        if size:
+            name = next((os.path.relpath(image, root) for root in layout.roots if is_below(image, root)), image)
+            images.append(ImageRecord(image, name, *size, [], label))
+    findings.refuse(path, "images that cannot be read", unreadable)
     return images
 
 
@@ -148,7 +142,7 @@ class _Reading:
     def _label(self, label: int | str) -> str | None:
         """The name of a row's class, None for one that is not listed."""
         if isinstance(label, str):
-            label = unicodedata.normalize("NFC", label)
+            label = class_name(label)
             return label if label in self._numbers or not self._names else None
         return self._names.get(label) if self._names else str(label)
 

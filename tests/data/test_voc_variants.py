@@ -1,0 +1,185 @@
+"""Pascal VOC files as other tools write them, and folders of them without ImageSets."""
+
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fa_detectron.data.findings import NOTE, Findings
+from fa_detectron.errors import UserError
+from tests.data.conftest import voc_object
+from tests.data.reading import clean, read
+from tests.shared import shared
+
+CAT = voc_object("cat", (5, 5, 24, 14))
+
+
+@pytest.mark.parametrize(
+    ("word", "crowd"),
+    [("0", 0), ("False", 0), ("Unspecified", 0), ("0.0", 0), ("no", 0), ("", 0), ("1", 1), ("True", 1), ("1.0", 1)],
+)
+def test_difficult_means_what_it_says(voc, word, crowd):
+    folder = voc({"a": voc_object("cat", (1, 1, 9, 9), difficult=word)}, {"train": ["a"]})
+    assert read(folder).images[0].annotations[0].iscrowd == crowd
+
+
+def test_any_other_word_is_refused(voc):
+    folder = voc({"a": voc_object("cat", (1, 1, 9, 9), difficult="Frontal"), "b": CAT}, {"train": ["a", "b"]})
+    with pytest.raises(UserError, match=r"a\.xml: object 0: difficult is 'Frontal', neither yes nor no"):
+        read(folder)
+    assert [image.image_id for image in read(folder, findings=Findings()).images] == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "codec", "name"),
+    [
+        ("ISO-8859-1", "latin-1", "h\u00e9risson"),
+        ("windows-1251", "cp1251", "\u043a\u043e\u0442"),
+        ("gb2312", "gb18030", "\u732b\u9ed1\u4e28"),  # the last one is not in GB 2312
+        ("Shift_JIS", "shift_jis", "\u732b"),
+        ("EUC-KR", "euc-kr", "\uace0\uc591\uc774"),
+        ("UTF-16", "utf-16", "\u732b"),
+        ("utf-8", "utf-8-sig", "h\u00e9risson"),
+        ("utf-8", "utf-8", "he\u0301risson"),
+    ],
+)
+def test_xml_is_read_in_the_encoding_that_it_declares(voc, declared, codec, name):
+    folder = voc({"a": ""}, {"train": ["a"]})
+    text = f'<?xml version="1.0" encoding="{declared}"?>\n<annotation>{voc_object(name, (1, 1, 9, 9))}</annotation>'
+    (Path(folder) / "Annotations" / "a.xml").write_bytes(text.encode(codec))
+    assert read(folder).classes == (name.replace("e\u0301", "\u00e9"),)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b'<?xml version="1.0" encoding="ascii"?><annotation>\xe9</annotation>', b"<annotation>\xe9</annotation>",
+     b'<?xml version="1.0" encoding="zip"?><annotation/>'],
+)  # fmt: skip
+def test_other_bytes_are_refused(voc, text):
+    folder = voc({"a": ""}, {"train": ["a"]})
+    (Path(folder) / "Annotations" / "a.xml").write_bytes(text)
+    with pytest.raises(UserError, match=r"a\.xml: not valid XML"):
+        read(folder)
+
+
+def test_without_defusedxml_the_package_is_named(voc, monkeypatch):
+    monkeypatch.setitem(sys.modules, "defusedxml", None)
+    with pytest.raises(UserError, match="pip install defusedxml"):
+        read(voc({"a": ""}, {"train": ["a"]}))
+
+
+@pytest.mark.parametrize(("width", "height"), [("0", "0"), ("-1", "48"), ("", ""), ("64.0", "48.0"), ("64", "")])
+def test_sizes_by_value_or_from_the_file(voc, width, height):
+    folder = voc({"a": ""}, {"train": ["a"]})
+    size = f"<size><width>{width}</width><height>{height}</height></size>"
+    (Path(folder) / "Annotations" / "a.xml").write_text(f"<annotation>{size}</annotation>")
+    image = read(folder).images[0]
+    assert (image.width, image.height) == (64, 48)
+
+
+def test_an_unreadable_image_without_a_size_is_refused(voc):
+    folder = voc({"a": ""}, {"train": ["a"]})
+    (Path(folder) / "Annotations" / "a.xml").write_text("<annotation/>")
+    (Path(folder) / "JPEGImages" / "a.jpg").write_bytes(b"no image")
+    with pytest.raises(UserError, match=r"1 images that cannot be read:\n.*a\.jpg: not an image"):
+        read(folder)
+
+
+def test_corners_may_have_decimals(voc):
+    data = read(voc({"a": voc_object("cat", ("5.0", "5.5", "24.25", "14"))}, {"train": ["a"]}))
+    assert data.images[0].annotations[0].box == (4, 4.5, 24.25, 14)
+    clean(data)
+
+
+@pytest.mark.parametrize(
+    ("tags", "guessed"),
+    [
+        ("<filename>photo 1.png</filename>", 0),
+        ("<filename>gone</filename><path>JPEGImages/photo 1.png</path>", 0),
+        ("<filename>photo%201.png</filename>", 0),
+        ("<filename>PHOTO 1.PNG</filename>", 1),
+        ("<path>C:\\Users\\me\\JPEGImages\\photo 1.png</path>", 1),
+    ],
+)
+def test_filename_and_path_count_where_the_image_is_not_called_like_the_xml(voc, tags, guessed):
+    folder = Path(voc({"a": "", "b": ""}, {"train": ["a", "b"]}))
+    (folder / "JPEGImages" / "a.jpg").rename(folder / "JPEGImages" / "photo 1.png")
+    (folder / "Annotations" / "a.xml").write_text(f"<annotation>{tags}{CAT}</annotation>")
+    (folder / "Annotations" / "b.xml").write_text("<annotation><filename>photo 1.png</filename></annotation>")
+    first, second = read(str(folder), findings=(findings := Findings())).images
+    assert Path(first.file_name).name == "photo 1.png" and Path(second.file_name).name == "b.jpg"
+    assert len(findings.of(NOTE)) == guessed
+
+
+def test_a_missing_image_is_named_or_left_out(voc):
+    folder = voc({"a": CAT, "b": CAT}, {"train": ["a", "b"]})
+    (Path(folder) / "JPEGImages" / "b.jpg").unlink()
+    with pytest.raises(UserError, match=r"1 images that do not exist:\n.*JPEGImages/b\.jpg\n.*--skip-missing-images"):
+        read(folder)
+    assert [image.image_id for image in read(folder, skip_missing_images=True).images] == ["a"]
+    (Path(folder) / "JPEGImages" / "a.jpg").unlink()
+    with pytest.raises(UserError, match=r"its images \(such as 'a.jpg'\) were not found; looked in .*--images"):
+        read(folder)
+
+
+def test_without_any_folder_of_images_they_are_named_by_their_root(voc, tmp_path_factory):
+    folder, far = Path(voc({"a": CAT}, {"train": ["a"]})), tmp_path_factory.mktemp("far")
+    (folder / "JPEGImages").rename(far / "JPEGImages")
+    with pytest.raises(UserError, match="--images"):
+        read(str(folder))
+    for root in (far, far / "JPEGImages"):
+        assert len(read(str(folder), images_root=str(root)).images) == 1
+    with pytest.raises(UserError, match="no such folder"):
+        read(str(folder), images_root=str(far / "nowhere"))
+
+
+@pytest.fixture
+def flat(tmp_path):
+    """flat(folder of the XML files, folder of the images) -> path of the set: images a, b, c, and XML files of a, b."""
+
+    def make(xml: str, images: str) -> str:
+        root = tmp_path / "set"
+        (root / xml).mkdir(parents=True)
+        (root / images).mkdir(parents=True, exist_ok=True)
+        for number, stem in enumerate("abc"):
+            Image.new("RGB", (64, 48), (60 * number, 9, 9)).save(root / images / f"{stem}.png")
+        for stem in "ab":
+            (root / xml / f"{stem}.xml").write_text(f"<annotation><filename>{stem}.png</filename>{CAT}</annotation>")
+        return str(root)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("xml", "images"),
+    [(".", "."), ("annotations", "images"), ("Annotations", "Images"), ("annotations", "."), (".", "images"),
+     ("ANNOTATIONS", "JPEGImages")],
+)  # fmt: skip
+def test_folders_of_xml_files(flat, xml, images):
+    path = flat(xml, images)
+    data = read(path, findings=(findings := Findings()))
+    assert [Path(image.file_name).name for image in data.images] == ["a.png", "b.png"] and data.classes == ("cat",)
+    (note,) = findings.all
+    assert note.kind == NOTE and "1 images without an XML file, left out" in str(note) and "c.png" in str(note)
+    assert data.path == path
+
+
+def test_the_folder_of_the_xml_files_alone(flat):
+    path = flat("annotations", "images")
+    assert len(read(f"{path}/annotations").images) == 2
+    assert len(read(f"{path}/annotations", images_root=f"{path}/images").images) == 2
+
+
+def test_two_files_of_one_image_are_put_together(flat):
+    path = Path(flat(".", "."))
+    (path / "z.xml").write_text(f"<annotation><filename>a.png</filename>{voc_object('ant', (1, 1, 9, 9))}</annotation>")
+    first, _ = read(str(path)).images
+    assert [a.label for a in first.annotations] == ["cat", "ant"]
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_roboflow(split):
+    data = read(str(shared(f"data/formats/roboflow_dataset/voc/{split}")))
+    clean(data)
+    assert [len(image.annotations) for image in data.images] == {"train": [1, 1], "val": [2]}[split]
