@@ -13,14 +13,16 @@ class ReadOptions:
     Attributes:
         images_root: folder of the images (--images); "" looks around the annotations.
         follow_links: read files that a symbolic link takes out of the set's own folder (--follow-links).
+        upright: sizes that come from the images are those after their EXIF orientation.
     """
 
     images_root: str = ""
     follow_links: bool = False
+    upright: bool = True
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "ReadOptions":
-        return cls(cfg.DATASETS.IMAGES_ROOT, cfg.DATASETS.FOLLOW_LINKS)
+        return cls(cfg.DATASETS.IMAGES_ROOT, cfg.DATASETS.FOLLOW_LINKS, cfg.INPUT.EXIF_ORIENTATION)
 
 
 @dataclass

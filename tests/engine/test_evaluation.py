@@ -12,7 +12,7 @@ from detectron2.structures import Boxes, Instances
 
 from fa_detectron.engine import evaluation, load_config
 from fa_detectron.engine.evaluation import CategoryCOCOEvaluator, CategoryVOCEvaluator, build_evaluator
-from fa_detectron.engine.mapper import NamingMapper
+from fa_detectron.engine.mapper import DetectionMapper
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 from tests.engine.oracle import instances_of
@@ -187,7 +187,7 @@ def test_a_broken_image_is_named(tiny, tmp_path):
     record = {"file_name": str(tmp_path / "cut.png"), "height": 64, "width": 64, "image_id": 0, "annotations": []}
     cfg = load_config(str(tiny.config))
     with pytest.raises(UserError, match=r"cut\.png"):
-        NamingMapper(cfg, is_train=True)(record)
+        DetectionMapper(cfg, is_train=True)(record)
     record["file_name"] = str(tmp_path / "gone.png")
     with pytest.raises(UserError, match=r"gone\.png"):
-        NamingMapper(cfg, is_train=False)(record)
+        DetectionMapper(cfg, is_train=False)(record)

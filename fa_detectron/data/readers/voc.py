@@ -10,8 +10,9 @@ import xml.etree.ElementTree as ElementTree
 from typing import Any
 from xml.parsers import expat
 
-from fa_detectron.data.checks import MOST_PIXELS, seen_size
+from fa_detectron.data.checks import MOST_PIXELS
 from fa_detectron.data.findings import Findings
+from fa_detectron.data.image_file import read_header
 from fa_detectron.data.paths import LINKS, Source, is_inside, links_outside
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.splits import split_names
@@ -92,7 +93,7 @@ def _image_file(root: str, image_id: str) -> str:
     return os.path.join(root, image_id + ".jpg")
 
 
-def _size(tree: ElementTree.Element, xml_path: str, image_path: str) -> tuple[int, int]:
+def _size(tree: ElementTree.Element, xml_path: str, image_path: str, upright: bool) -> tuple[int, int]:
     """(width, height) from the XML; from the image where the XML leaves it out."""
     size = tree.find("size")
     texts = [_text(size, "width") or "0", _text(size, "height") or "0"]
@@ -105,12 +106,12 @@ def _size(tree: ElementTree.Element, xml_path: str, image_path: str) -> tuple[in
     if width > 0 and height > 0:
         return width, height
     try:
-        return seen_size(image_path)
+        return read_header(image_path).size(upright)
     except UserError as error:
         raise UserError(f"{xml_path}: has no image size, and the image cannot be read: {error}") from error
 
 
-def _read_image(folder: str, root: str, image_id: str) -> ImageRecord:
+def _read_image(folder: str, root: str, image_id: str, upright: bool) -> ImageRecord:
     xml_path = os.path.join(folder, "Annotations", image_id + ".xml")
     tree = parse_xml(xml_path)
     if tree.tag != "annotation":
@@ -123,7 +124,7 @@ def _read_image(folder: str, root: str, image_id: str) -> ImageRecord:
         difficult = 1 if _text(item, "difficult") not in ("", "0") else 0
         annotations.append(Annotation(label, _corners(item.find("bndbox")), index, iscrowd=difficult))
     image_path = _image_file(root, image_id)
-    width, height = _size(tree, xml_path, image_path)
+    width, height = _size(tree, xml_path, image_path, upright)
     return ImageRecord(image_path, image_id, width, height, annotations, xml_path)
 
 
@@ -145,7 +146,7 @@ def read_voc(source: Source, options: ReadOptions, findings: Findings) -> Annota
     for image_id in ids:
         if f"{image_id}.xml" not in outside:
             try:
-                images.append(_read_image(folder, root, image_id))
+                images.append(_read_image(folder, root, image_id, options.upright))
             except UserError as error:
                 broken.append(str(error))
     findings.refuse(path, "annotation files that cannot be used", broken)

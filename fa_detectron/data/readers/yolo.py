@@ -7,8 +7,9 @@ import os
 import unicodedata
 from collections import Counter
 
-from fa_detectron.data.checks import MOST_PIXELS, report_images, seen_size
+from fa_detectron.data.checks import MOST_PIXELS, report_images
 from fa_detectron.data.findings import NOTE, Findings
+from fa_detectron.data.image_file import read_header
 from fa_detectron.data.paths import LINKS, Source
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.text_files import read_text
@@ -34,7 +35,7 @@ def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> Annot
     layout, reach = find_layout(source, options, findings)
     path = str(source)
     labels = _label_files(path, layout, reach, findings)
-    images = _images(path, layout, labels, findings)
+    images = _images(path, layout, labels, options.upright, findings)
     reading = _Reading(path, layout, findings)
     for image in images:
         if os.path.isfile(labels[image.file_name]):
@@ -75,11 +76,11 @@ def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) ->
     return found
 
 
-def _images(path: str, layout: Layout, labels: dict[str, str], findings: Findings) -> list[ImageRecord]:
+def _images(path: str, layout: Layout, labels: dict[str, str], upright: bool, findings: Findings) -> list[ImageRecord]:
     images, unreadable = [], []
     for image, label in labels.items():
         try:
-            width, height = seen_size(image)
+            width, height = read_header(image).size(upright)
         except UserError as error:
             unreadable.append(str(error))
             continue
