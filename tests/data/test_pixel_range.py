@@ -136,7 +136,7 @@ def test_constant_deep_images_are_refused_and_left_out_of_the_sheet(noisy, check
 
 def test_a_deep_set_for_testing_with_a_training_set_of_eight_bits(noisy, check, tmp_path):
     status, text, _ = check(noisy, "--val", deep_copy(noisy, tmp_path / "deep"))
-    assert status == 1 and "3 images have more than 8 bits a channel, but INPUT.PIXEL_RANGE is empty" in text
+    assert status == 1 and "3 images of more than 8 bits a channel, but INPUT.PIXEL_RANGE is empty" in text
     status, text, _ = check(noisy, "--val", tmp_path / "deep" / "set.json", "--opts", "INPUT.PIXEL_RANGE", "[0, 9]")
     assert "PIXEL_RANGE is empty" not in text and "3 of 3 images have 8 bits" in text
 
@@ -170,9 +170,7 @@ def test_training_stores_the_range(noisy, settled, tmp_path, caplog):
     assert settled(deep, noisy).INPUT.PIXEL_RANGE
     assert "custom_val: 3 of 3 images have 8 bits a channel" in caplog.text
     for training in (True, False):
-        with pytest.raises(
-            UserError, match=r"custom_val: 3 images have more than 8 bits .*INPUT\.PIXEL_RANGE is empty"
-        ):
+        with pytest.raises(UserError, match=r"custom_val: 3 images of more than 8 bits .*PIXEL_RANGE is empty"):
             settled(noisy, deep, training=training)
 
 
@@ -182,7 +180,7 @@ def test_nan_is_told_before_training(noisy, settled, tmp_path, caplog):
     values[0] = np.nan
     (tmp_path / "deep" / "2.tif").write_bytes(tiff(values))
     settled(deep)
-    assert "1 of these images have pixels that are NaN (they become 0) or infinite" in caplog.text
+    assert "1 images with pixels that are NaN (they become 0) or infinite" in caplog.text
 
 
 @pytest.fixture

@@ -10,11 +10,9 @@ import torch
 
 pytest.importorskip("detectron2")
 
-from detectron2.utils import comm
 from PIL import Image
 
 from fa_detectron.engine import load_config
-from fa_detectron.engine.trainer import _with_common_pixel_range
 from fa_detectron.errors import UserError
 from fa_detectron.explain.explanation import explain_image
 from fa_detectron.export import ExportOptions
@@ -97,7 +95,7 @@ def test_pictures_of_the_report_show_what_is_seen(runs):
 
 
 def test_a_run_of_eight_bits_names_deep_images(runs, tmp_path):
-    with pytest.raises(UserError, match=r"custom_val: 4 images have more than 8 bits a channel"):
+    with pytest.raises(UserError, match=r"custom_val: 4 images of more than 8 bits a channel"):
         run("--config-file", runs.of_plain.folder / "config.yaml", "--eval-only", "--val", runs.deep,
             "MODEL.WEIGHTS", runs.of_plain.folder / "model_final.pth", "OUTPUT_DIR", tmp_path)  # fmt: skip
     predictor = Predictor.from_run(runs.of_plain.folder, device="cpu")
@@ -117,10 +115,3 @@ def test_a_resumed_run_keeps_its_range(runs, tmp_path):
     assert again.cfg.INPUT.PIXEL_RANGE == [466, 3781]
     again = run(*words, *OPTIONS, "SOLVER.MAX_ITER", 1)
     assert again.cfg.INPUT.PIXEL_RANGE[1] == 60_000
-
-
-def test_workers_take_the_range_of_the_main_process(runs, monkeypatch):
-    cfg = runs.of_plain.done.cfg
-    monkeypatch.setattr(comm, "all_gather", lambda value: [[466.0, 3781.0], value])  # torchrun: each has its own config
-    assert _with_common_pixel_range(cfg).INPUT.PIXEL_RANGE == [466, 3781]
-    assert cfg.INPUT.PIXEL_RANGE == []
