@@ -16,10 +16,12 @@ WIDTH, HEIGHT, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, SAMPLE_FORMAT = 256, 257,
 
 def is_deep_colour(image: Image.Image) -> bool:
     """Whether the file has several channels of more than 8 bits, which Pillow would reduce to 8."""
-    if image.mode[0] in "IF" or not getattr(image, "tile", None):
+    if image.mode[0] in "IF":
         return False
-    if image.format == "TIFF":
+    if image.format == "TIFF" and hasattr(image, "tag_v2"):
         return max(image.tag_v2.get(_BITS, (8,))) > 8
+    if not getattr(image, "tile", None):  # made in memory, or loaded
+        return False
     arguments = image.tile[0][3]  # of the decoder
     if image.format == "PPM":
         return isinstance(arguments, tuple) and arguments[-1] > 255

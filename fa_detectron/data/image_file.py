@@ -146,7 +146,8 @@ def pil_values(image: Image.Image, name: str, upright: bool) -> np.ndarray:
     """The same of a PIL image, opened from a file or made; errors are Pillow's.
 
     Args:
-        image: one of 16 bits a channel and several channels must not have been loaded: Pillow drops the low bytes.
+        image: colour images of more than 8 bits must not have been loaded, for Pillow drops their low bytes. Of a
+            loaded TIFF this is noticed, of a loaded PNG it cannot be.
         name: of the image in messages.
         upright: as above.
     """
@@ -154,6 +155,8 @@ def pil_values(image: Image.Image, name: str, upright: bool) -> np.ndarray:
     tags = image.tag_v2 if image.format == "TIFF" and hasattr(image, "tag_v2") else None
     content = b""
     if deep_colour:
+        if not image.tile or image.tell():  # loaded, or not the file's first picture
+            raise UnreadableImage(f"{name}: Pillow reduces this image to 8 bits per channel; give its file's path")
         image.fp.seek(0)
         content = image.fp.read()
     orientation = _orientation(image)

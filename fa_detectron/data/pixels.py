@@ -80,10 +80,11 @@ class ImageReader:
         """Any kind of image as (H, W, 3) uint8 RGB.
 
         Args:
-            image: a file's path; a PIL image, treated as its file would be; a numpy array (H, W), (H, W, 1), (H, W, 3)
-                or (H, W, 4); a tensor with the channels first, (C, H, W), or (H, W). uint8 is taken as it is; other
-                numbers are those that an image file would hold, and scaled by ``value_range``. Without one, floating
-                point from 0 to 1 becomes 0 to 255.
+            image: a file's path; a PIL image, treated as its file would be (a colour image of 16 bits per channel only
+                until it is loaded: see :func:`pil_values`); a numpy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a
+                tensor with the channels first, (C, H, W), or (H, W). uint8 is taken as it is; other numbers are those
+                that an image file would hold, and scaled by ``value_range``. Without one, floating point from 0 to 1
+                becomes 0 to 255.
             colour: order of the channels of arrays and tensors, "RGB" or "BGR" (OpenCV's); a fourth one is dropped.
             name: of the image in messages.
 

@@ -207,6 +207,14 @@ def test_deep_images_that_nothing_decodes_rightly_are_refused(tmp_path, content,
         ImageReader((0, 1)).read(tmp_path / "a.tif")
 
 
+def test_a_pil_image_that_has_lost_bits_is_refused(tmp_path):
+    (tmp_path / "a.tif").write_bytes(tiff(RGB.astype(np.uint16)))
+    with Image.open(tmp_path / "a.tif") as image:
+        image.load()
+        with pytest.raises(UnreadableImage, match="photo: Pillow reduces this image to 8 bits per channel"):
+            ImageReader((0, 255)).to_rgb(image, name="photo")
+
+
 def test_without_opencv_the_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     (tmp_path / "a.png").write_bytes(png16(np.zeros((5, 7, 3), np.uint16)))

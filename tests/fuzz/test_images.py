@@ -22,6 +22,7 @@ from fa_detectron.data.records import AnnotatedSet, ImageRecord
 from fa_detectron.engine.mapper import DetectionMapper
 from fa_detectron.errors import UserError
 from fa_detectron.inference import UnreadableImage
+from tests.data.image_files import png16, tiff
 from tests.data.test_hostile_images import EPS, ODD_EXIF
 from tests.fuzz.cases import example, fuzz, mutate_bytes
 
@@ -43,6 +44,8 @@ def encoded(kind: str, mode: str, **options) -> bytes:
 def samples() -> list[bytes]:
     found = [EPS, *(encoded("JPEG", "RGB", exif=exif) for exif in ODD_EXIF.values())]
     found += [encoded(kind, "RGB", exif=ODD_EXIF["two orientations"]) for kind in ("PNG", "WEBP", "TIFF")]
+    deep = np.random.default_rng(0).integers(0, 65536, (16, 24, 3)).astype(np.uint16)
+    found += [png16(deep, 6), tiff(deep, 6), tiff(deep.astype(np.float32)), tiff(deep[:, :, 0].astype(np.float64), 8)]
     for kind, mode in FORMATS:
         try:
             found.append(encoded(kind, mode))
