@@ -64,7 +64,7 @@ def test_evaluation_and_prediction_use_the_range_of_training(runs, tmp_path):
     again = run("--config-file", runs.of_deep.folder / "config.yaml", "--eval-only",
                 "MODEL.WEIGHTS", runs.of_deep.folder / "model_final.pth", "OUTPUT_DIR", tmp_path)  # fmt: skip
     np.testing.assert_equal(again.results["bbox"], runs.of_deep.done.results["bbox"])  # NaN is NaN
-    written = json.loads((tmp_path / "inference" / "coco_instances_results.json").read_text())
+    written = json.loads(next(tmp_path.rglob("coco_instances_results.json")).read_text())
     predictor = Predictor.from_run(runs.of_deep.folder, device="cpu")
     values = np.asarray(Image.open(runs.deep.parent / "0.png"))
     for image in (runs.deep.parent / "0.png", Image.open(runs.deep.parent / "0.png"), values, torch.from_numpy(values)):

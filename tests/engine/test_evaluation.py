@@ -10,6 +10,7 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.engine import evaluation, load_config
 from fa_detectron.engine.evaluation import CategoryCOCOEvaluator, CategoryVOCEvaluator, build_evaluator
 from fa_detectron.engine.mapper import DetectionMapper
@@ -174,7 +175,7 @@ def test_a_file_that_stands_in_a_set_twice_is_drawn_with_its_own_boxes(tiny, reg
     registered.append("tiny_twice")
     drawn = []
     monkeypatch.setattr(evaluation, "save_detection_samples", lambda records, *_, **__: drawn.extend(records))
-    pictures = evaluation.SamplePictures("tiny_twice", "folder", 2)
+    pictures = evaluation.SamplePictures("tiny_twice", "folder", 2, ImageReader())
     pictures.reset()
     pictures.process(DatasetCatalog.get("tiny_twice"), [detections([], [], [])] * 2)
     pictures.evaluate()

@@ -127,6 +127,7 @@ def test_nothing_readable_is_an_error_and_writes_nothing(demo, tmp_path):
 def test_a_failure_midway_leaves_no_json(trained, predictor, photos, tmp_path):
     class Failing:
         run, class_names, category_ids = predictor.run, predictor.class_names, predictor.category_ids
+        reader = predictor.reader
         calls = 0
 
         def __call__(self, images):
