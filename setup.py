@@ -18,7 +18,7 @@ EXTRAS = {
     "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],  # ONNX files, and running them
     "xml": ["defusedxml>=0.7.1"],  # Pascal VOC data
     "report": ["jinja2>=3.1"],  # the HTML page of a run; torch brings it along
-    "video": ["opencv-python-headless>=4.8"],  # videos and cameras in demo.py
+    "video": ["opencv-python-headless>=4.8"],  # videos and cameras in demo.py; colour of 16 bits
     "dev": ["pytest>=8", "pytest-xdist", "pytest-timeout", "hypothesis", "ruff", "clang-format"],
 }
 

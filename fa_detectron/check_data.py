@@ -28,6 +28,8 @@ from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
 from fa_detectron.data.paths import FORMATS, parse_source
+from fa_detectron.data.pixel_range import pixel_depth, settle_pixel_range
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.preparation import class_table
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
@@ -40,6 +42,7 @@ from fa_detectron.visualization.sheet import picture_sheet
 
 # Every set of small objects has some boxes between the locations; with more than this share its images are too small.
 LOST_SHARE = 0.01
+_SETS = ("training", "validation")
 _SMALL_RECIPE = Path(__file__).parent.parent / "configs" / "small_data.yaml"
 
 
@@ -74,16 +77,20 @@ def argument_parser() -> argparse.ArgumentParser:
         "--sheet", metavar="FILE", default="output/check_data.jpg", help="picture of samples ('' for none)"
     )
     parser.add_argument("--json", metavar="FILE", help="everything found, for programs")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
+    )
     return parser
 
 
 def check_set(
-    path: str, split: str, options: ReadOptions, size: InputSize, findings: Findings, classes=None
+    path: str, split: str, options: ReadOptions, size: InputSize, reader: ImageReader, findings: Findings, classes=None
 ) -> Checked | None:
     """Look through one set.
 
     Args:
         path, split: as --train of train_net.py takes it, and the split of a folder that is named without one.
+        reader: reads the images.
         classes: the class names of the training set, where this is another one.
 
     Returns:
@@ -100,7 +107,7 @@ def check_set(
     check_labels(data, findings)
     clean_boxes(data, "stop", findings)
     findings.problem(data.path, "boxes that an image has twice", repeated_boxes(data))
-    digests = scan_images(data, findings, _bar)
+    digests = scan_images(data, reader, findings, _bar)
     findings.problem(data.path, "groups of images with the same pixels", same_content(data, digests))
     statistics = box_statistics(data, size)
     _judge(data, statistics, size, findings, training=classes is None)
@@ -176,7 +183,7 @@ def _level_table(name: str, statistics: BoxStatistics, size: InputSize) -> list[
     ]
 
 
-def as_json(checked: dict[str, Checked], findings: Findings, status: int) -> dict[str, Any]:
+def as_json(checked: dict[str, Checked], findings: Findings, reader: ImageReader, status: int) -> dict[str, Any]:
     sets = {
         name: {
             "path": item.data.path,
@@ -191,7 +198,8 @@ def as_json(checked: dict[str, Checked], findings: Findings, status: int) -> dic
         }
         for name, item in checked.items()
     }
-    return {"sets": sets, "findings": [finding.as_json() for finding in findings.all], "exit_status": status}
+    found = [finding.as_json() for finding in findings.all]
+    return {"sets": sets, "pixel_range": reader.value_range, "findings": found, "exit_status": status}
 
 
 def _bar(items: list) -> Any:
@@ -212,18 +220,18 @@ def check_data(args: argparse.Namespace) -> int:
     """Print the report of the arguments' data sets; returns the exit status, 0 or 1."""
     if args.images and not os.path.isdir(os.path.expanduser(args.images)):
         raise UserError(f"--images: no such folder: {args.images}")
-    cfg = load_config(args.config_file)
+    cfg = load_config(args.config_file, args.opts)
     if args.size is not None:
         set_input_size(cfg, args.size)
-    size, findings = input_size(cfg), Findings()
-    options = ReadOptions(args.images, args.follow_links, args.skip_missing_images)
+    size, reader, findings = input_size(cfg), ImageReader.from_config(cfg), Findings()
+    options = ReadOptions(args.images, args.follow_links, args.skip_missing_images, reader.upright)
     wanted = {"training": (args.path, "train"), **({"validation": (args.val, "val")} if args.val else {})}
     for path, split in wanted.values():
         parse_source(path, split)  # a wrong argument costs no time
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
-        item = check_set(path, split, options, size, findings, classes)
+        item = check_set(path, split, options, size, reader, findings, classes)
         if item:
             checked[name] = item
     if len(checked) == 2:
@@ -231,20 +239,25 @@ def check_data(args: argparse.Namespace) -> int:
         findings.problem(args.val, "images that the training set has, too (same pixels)", leaked)
         files = [[image.file_name for image in item.data.images] for item in checked.values()]
         findings.problem(args.val, COPIES_ON_BOTH_SIDES, shared_sources(*files))
+    files = [{checked[name].data.path: list(checked[name].digests)} if name in checked else {} for name in _SETS]
+    reader = settle_pixel_range(*files, reader, findings)
     print(report(checked, size, findings))
     status = 1 if findings.of(REFUSED) or findings.of(PROBLEM) else 0
     if args.json:
-        write_json_atomically(args.json, as_json(checked, findings, status))
+        write_json_atomically(args.json, as_json(checked, findings, reader, status))
     if args.sheet and checked:
-        _save_sheet(args.sheet, next(iter(checked.values())))
+        _save_sheet(args.sheet, next(iter(checked.values())), reader)
     return status
 
 
-def _save_sheet(path: str, item: Checked) -> None:
+def _save_sheet(path: str, item: Checked, reader: ImageReader) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     unreadable = {image.file_name for image in item.data.images} - item.digests.keys()
+    if reader.value_range is None:
+        unreadable |= set(pixel_depth(list(item.digests)).deep)
     with atomic_write(path, "wb") as stream:
-        picture_sheet(item.data, unreadable).save(stream, format="PNG" if path.lower().endswith(".png") else "JPEG")
+        sheet = picture_sheet(item.data, reader, unreadable)
+        sheet.save(stream, format="PNG" if path.lower().endswith(".png") else "JPEG")
     print(f"\nSamples: {path}")
 
 

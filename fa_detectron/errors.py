@@ -14,6 +14,10 @@ class UserError(Exception):
     """
 
 
+class UnreadableImage(UserError):
+    """A file that is no image, a damaged one, or one whose pixels have no known meaning."""
+
+
 class SharedError(UserError):
     """A user's error that all workers of a run raise alike; the main process alone reports it."""
 

@@ -15,7 +15,7 @@ from detectron2.config import CfgNode
 from torch import nn
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from fa_detectron.inference import Predictor, read_image
+from fa_detectron.inference import Predictor
 from fa_detectron.modeling import FeatureAlign
 
 from .flops import count_flops
@@ -101,7 +101,7 @@ def measure(
     batches = _batches(images, batch_size)
     with torch.no_grad():
         times = _times(predictor, model, batches, repeats)
-        inputs = [predictor.model_input(_pixels(image)) for image in next(batches)]
+        inputs = [predictor.model_input(_pixels(predictor, image)) for image in next(batches)]
         flops = _flops(model, inputs)
         memory = _memory(model, inputs)
         canvas = tuple(model.preprocess(inputs).tensor.shape)
@@ -135,8 +135,8 @@ def _batches(images: Sequence[Any], size: int) -> Iterator[list[Any]]:
         position += size
 
 
-def _pixels(image: np.ndarray | str) -> np.ndarray:
-    return read_image(image) if isinstance(image, str) else image
+def _pixels(predictor: Predictor, image: np.ndarray | str) -> np.ndarray:
+    return predictor.reader.read(image) if isinstance(image, str) else image
 
 
 def _detect(model: FeatureAlign, inputs: list[dict[str, Any]], stage: _Stage) -> None:
@@ -207,7 +207,7 @@ def _times(predictor: Predictor, model: FeatureAlign, batches: Iterator[list], r
     for repeat in range(repeats + 1):
         meter, batch = _Meter(now), next(batches)
         with meter("load") if isinstance(batch[0], str) else nullcontext():
-            inputs = [predictor.model_input(_pixels(image)) for image in batch]
+            inputs = [predictor.model_input(_pixels(predictor, image)) for image in batch]
         _detect(model, inputs, meter)
         if repeat:  # the first allocates and chooses kernels
             for name, value in meter.counts.items():

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from PIL import UnidentifiedImageError
-
 from fa_detectron.errors import UserError
-from fa_detectron.image_files import open_image
 
 from .findings import NOTE, Findings
+from .image_file import check_decodes, read_header
+from .pixels import ImageReader
 from .records import AnnotatedSet, ImageRecord
 from .values import look
 
@@ -21,7 +20,7 @@ MOST_PIXELS = 1_000_000  # of a side of an image, so that all that is computed f
 TINY = 1.0  # pixels of a side, up to which a box is reported
 HEADERS = 5000  # images whose header is read, tenths of a millisecond each
 DECODED = 1000  # images that are read whole, milliseconds each
-_EXIF_ORIENTATION = 0x0112
+_AS_STORED = "as it is stored"
 
 
 BAD_BOXES = ("stop", "clip", "skip")  # what --bad-boxes may be
@@ -136,84 +135,68 @@ def check_images_exist(path: str, file_names: Sequence[str], findings: Findings)
     findings.refuse(path, "images that do not exist", missing, "Name the folder of the images with --images.")
 
 
-def image_problem(error: Exception) -> str:
-    """Why an image could not be read, in words."""
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
-
-
-def seen_size(file_name: str) -> tuple[int, int]:
-    """(width, height) of an image from its header, turned as its EXIF says (as Detectron2 reads it).
+def size_problem(file_name: str, width: int, height: int, reader: ImageReader) -> str | None:
+    """Compare an image's size, from its header, with the annotated one; in words, None where they agree.
 
     Raises:
-        UserError: no such file, or not a readable image.
+        UserError: the image cannot be read.
     """
-    try:
-        with open_image(file_name) as image:
-            # getexif() alone would decode a whole PNG to look for it.
-            has_exif = "exif" in image.info or image.format == "TIFF"
-            turned = has_exif and image.getexif().get(_EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
-            return image.size[::-1] if turned else image.size
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders raise many types on broken files
-        raise UserError(f"{file_name}: {image_problem(error)}") from None
-
-
-def size_problem(file_name: str, found: tuple[int, int], width: int, height: int) -> str | None:
-    """Compare an image's size with the annotated one; in words, None where they agree."""
+    header = read_header(file_name)
+    found, annotated = header.size(reader.upright), f"annotated as {width}x{height}"
     if found == (width, height):
         return None
-    return f"{file_name}: is {found[0]}x{found[1]}, annotated as {width}x{height}"
+    if reader.upright and header.stored == (width, height):
+        return f"{file_name}: {annotated}, {_AS_STORED}; its EXIF orientation {header.orientation} turns it"
+    return f"{file_name}: is {found[0]}x{found[1]}, {annotated}"
 
 
-def _decode(file_name: str) -> None:
-    with open_image(file_name) as image:
-        image.draft("L", (1, 1))  # a JPEG at an eighth of its size: as thorough, and faster
-        image.load()
-
-
-def _spread(count: int, limit: int) -> range:
+def spread(count: int, limit: int) -> range:
     """At most ``limit`` of the indices below ``count``, evenly spread."""
     return range(0, count, max(1, math.ceil(count / limit)))
 
 
-def check_image_files(path: str, images: Sequence[tuple[str, int, int]], findings: Findings) -> None:
+def check_image_files(
+    path: str, images: Sequence[tuple[str, int, int]], reader: ImageReader, findings: Findings
+) -> None:
     """Check that images can be read and have the size that their annotation says.
 
     Up to HEADERS headers are compared and up to DECODED images read whole; of larger sets evenly spread ones.
 
     Args:
         path: the set, for the message.
-        images: (file, width, height) of each; the size as seen, after the EXIF orientation.
+        images: (file, width, height) of each, as annotated.
+        reader: says whether sizes are those after the EXIF orientation.
 
     Raises:
         UserError: names the unreadable and the differently sized images.
     """
     unreadable, differing = [], []
-    decoded = set(_spread(len(images), DECODED))
-    for index in sorted(decoded.union(_spread(len(images), HEADERS))):
+    decoded = set(spread(len(images), DECODED))
+    for index in sorted(decoded.union(spread(len(images), HEADERS))):
         file_name, width, height = images[index]
         try:
-            problem = size_problem(file_name, seen_size(file_name), width, height)
+            problem = size_problem(file_name, width, height, reader)
             if problem:
                 differing.append(problem)
             elif index in decoded:
-                _decode(file_name)
+                check_decodes(file_name)
         except UserError as error:
             unreadable.append(str(error))
-        except Exception as error:  # Pillow's decoders raise many types on broken files
-            unreadable.append(f"{file_name}: {image_problem(error)}")
     report_images(path, unreadable, differing, findings)
 
 
 def report_images(path: str, unreadable: Sequence[str], differing: Sequence[str], findings: Findings) -> None:
-    """The two complaints about images of a set, each item with its file's name."""
+    """The complaints about images of a set; ``differing`` holds what :func:`size_problem` says."""
     findings.refuse(path, "images that cannot be read", unreadable)
     findings.refuse(
-        path, "images of another size than annotated (width x height, turned as their EXIF says)", differing
+        path,
+        "images annotated at their stored size, before the turn that their EXIF orientation asks for",
+        [text for text in differing if _AS_STORED in text],
+        "If the boxes are those of the stored pixels, too, read images as they are stored: INPUT.EXIF_ORIENTATION "
+        "False, at the end of the command line (of check_data: after --opts) or in the config.",
     )
+    others = [text for text in differing if _AS_STORED not in text]
+    findings.refuse(path, "images of another size than annotated (width x height)", others)
 
 
 def all_crowd(record: dict[str, Any]) -> bool:

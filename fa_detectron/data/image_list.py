@@ -4,22 +4,26 @@ import os
 
 from fa_detectron.errors import UserError
 
-from .checks import MOST_PIXELS, seen_size
+from .checks import MOST_PIXELS
 from .findings import Findings
+from .image_file import read_header
 from .records import AnnotatedSet, ImageRecord, ReadOptions
 
 
-def size_from_file(path: str, unreadable: list[str]) -> tuple[int, int] | None:
+def size_from_file(path: str, upright: bool, unreadable: list[str]) -> tuple[int, int] | None:
     """(width, height) of an image whose annotations do not tell its size.
 
+    Args:
+        upright: the size after the EXIF orientation.
+        unreadable: gets the message where the file is no readable image.
+
     Returns:
-        (0, 0) where there is no such file, which :func:`check_image_list` reports; None where it cannot be read, which
-        is said in ``unreadable``.
+        (0, 0) where there is no such file, which :func:`check_image_list` reports; None where it cannot be read.
     """
     if not os.path.isfile(path):
         return 0, 0
     try:
-        size = seen_size(path)
+        size = read_header(path).size(upright)
     except UserError as error:
         unreadable.append(str(error))
         return None

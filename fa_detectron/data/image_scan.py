@@ -7,62 +7,60 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from fa_detectron.errors import UserError
-from fa_detectron.image_files import open_image
+import numpy as np
 
-from .checks import image_problem, report_images, seen_size, size_problem
+from fa_detectron.errors import UserError
+
+from .checks import report_images, size_problem
 from .findings import Findings
+from .pixels import ImageReader
 from .records import AnnotatedSet
 
 Digests = dict[str, bytes]  # file name: hash of what the image shows
 
 
 def scan_images(
-    data: AnnotatedSet, findings: Findings, bar: Callable[[Sequence], Iterable] = lambda items: items
+    data: AnnotatedSet,
+    reader: ImageReader,
+    findings: Findings,
+    bar: Callable[[Sequence], Iterable] = lambda items: items,
 ) -> Digests:
     """Complain of images that cannot be read or have another size than annotated.
 
     Args:
         data: the set; every file is read whole, once.
+        reader: reads the images; the digests are of what it reads, deep images with all their bits.
         bar: wraps the walk over the images, to show how far it is.
 
     Returns:
-        A hash of the pixels (as RGB) of each readable image: two files of the same pixels agree, whatever their names,
+        A hash of the pixels of each readable image: two files of the same pixels agree, whatever their names,
         metadata and compression (as long as it loses nothing).
     """
     files = list(dict.fromkeys(image.file_name for image in data.images))
     digests: Digests = {}
-    sizes: dict[str, tuple[int, int]] = {}
     unreadable = []
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding and hashing release the interpreter lock
-        for name, result in bar(list(zip(files, [pool.submit(_read, name) for name in files]))):
+        for name, result in bar(list(zip(files, [pool.submit(_digest, name, reader) for name in files]))):
             try:
-                sizes[name], digests[name] = result.result()
+                digests[name] = result.result()
             except UserError as error:
                 unreadable.append(str(error))
     differing = []
     for image in data.images:
-        if image.file_name in sizes:
-            problem = size_problem(image.file_name, sizes[image.file_name], image.width, image.height)
+        if image.file_name in digests:
+            problem = size_problem(image.file_name, image.width, image.height, reader)
             differing += [problem] if problem else []
     report_images(data.path, unreadable, differing, findings)
     return digests
 
 
-def _read(name: str) -> tuple[tuple[int, int], bytes]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Pillow's, over large images and odd metadata
-            size = seen_size(name)
-            with open_image(name) as image:
-                pixels = image.convert("RGB")
-    except UserError:
-        raise
-    except Exception as error:  # Pillow's decoders raise many types on broken files
-        raise UserError(f"{name}: {image_problem(error)}") from None
-    digest = hashlib.blake2b(repr(pixels.size).encode(), digest_size=16)
-    digest.update(pixels.tobytes())
-    return size, digest.digest()
+def _digest(name: str, reader: ImageReader) -> bytes:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, over large images and odd metadata
+        pixels = reader.values(name)
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels))
+    return digest.digest()
 
 
 def same_content(data: AnnotatedSet, digests: Digests) -> list[str]:

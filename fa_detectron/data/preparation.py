@@ -15,6 +15,8 @@ from .box_statistics import InputSize, box_statistics, input_size, size_that_ser
 from .checks import all_crowd, box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
 from .copies import COPIES_ON_BOTH_SIDES, shared_sources
 from .findings import Findings
+from .pixel_range import settle_pixel_range
+from .pixels import ImageReader
 from .records import AnnotatedSet
 from .registration import TRAIN_NAME, VAL_NAME, PathLoader, to_dataset_dicts
 
@@ -26,24 +28,26 @@ _Counts = list[tuple[int, int]]  # (boxes, images) of every class
 
 
 def check_data(cfg: CfgNode, training: bool) -> None:
-    """Check the sets that a run uses, and log a table of their boxes per class.
+    """Check the sets that a run uses, measure INPUT.PIXEL_RANGE where they need one, log a table of boxes per class.
 
     Args:
-        cfg: with its sets registered (register_from_config).
+        cfg: with its sets registered (register_from_config), not frozen.
         training: False leaves DATASETS.TRAIN alone: --eval-only must work where the training data is not.
 
     Raises:
         UserError: a set is unknown, broken or without images, its classes are not the model's, or a training set has
-            no box. Bad boxes of sets registered by name are only reported: Detectron2 drops empty ones by itself (COCO
-            has such), and the set is not ours to change.
+            no box; a test set has images of more than 8 bits a channel, and the training set has none. Bad boxes of
+            sets registered by name are only reported: Detectron2 drops empty ones by itself (COCO has such), and the
+            set is not ours to change.
     """
     num_classes = cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES
     columns: dict[str, _Counts] = {}
     files: dict[str, list[str]] = {}
+    reader = ImageReader.from_config(cfg)
     class_names: Sequence[str] = cfg.DATASETS.CLASS_NAMES
     train_names = list(cfg.DATASETS.TRAIN) if training else []
     for name in dict.fromkeys([*train_names, *cfg.DATASETS.TEST]):
-        records = _load_and_check(name, input_size(cfg, training=True) if name in train_names else None)
+        records = _load_and_check(name, input_size(cfg, training=True) if name in train_names else None, reader)
         class_names = _check_metadata(cfg, name)
         _compare_with_limit(cfg, name, records)
         columns[name] = class_counts(records, num_classes)
@@ -51,6 +55,11 @@ def check_data(cfg: CfgNode, training: bool) -> None:
         if name in train_names and not any(boxes for boxes, _ in columns[name]):
             raise UserError(f"training set {name}: {nothing_to_learn(len(records))}")
         logger.info("%s: %s", name, _images_in_words(cfg, records, training=name in train_names))
+    train, test = ({name: files[name] for name in names} for names in (train_names, cfg.DATASETS.TEST))
+    settled = settle_pixel_range(train, test, reader, findings := Findings(strict=True))
+    findings.log()
+    if settled != reader:
+        cfg.INPUT.PIXEL_RANGE = list(settled.value_range)
     trained = [file for name in train_names for file in files[name]]
     for name in cfg.DATASETS.TEST:
         if name not in train_names:
@@ -74,13 +83,13 @@ def _images_in_words(cfg: CfgNode, records: Sequence[dict[str, Any]], training: 
     return text
 
 
-def _load_and_check(name: str, size: InputSize | None) -> list[dict[str, Any]]:
+def _load_and_check(name: str, size: InputSize | None, reader: ImageReader) -> list[dict[str, Any]]:
     if name not in DatasetCatalog.list():
         close = difflib.get_close_matches(name, DatasetCatalog.list())
         hint = f"; did you mean {', '.join(close)}?" if close else ""
         raise UserError(f"DATASETS: no data set is registered as {name!r}{hint}")
     if name in (TRAIN_NAME, VAL_NAME):
-        return _check_path_set(DatasetCatalog[name], size)
+        return _check_path_set(DatasetCatalog[name], size, reader)
     try:
         records = DatasetCatalog.get(name)
     except (OSError, ValueError, KeyError, TypeError, AssertionError, SyntaxError) as error:
@@ -90,7 +99,7 @@ def _load_and_check(name: str, size: InputSize | None) -> list[dict[str, Any]]:
         raise UserError(f"data set {name}: holds no image")
     findings = Findings(strict=True)
     check_images_exist(f"data set {name}", [record["file_name"] for record in records], findings)
-    _check_files(f"data set {name}", records, findings)
+    _check_files(f"data set {name}", records, reader, findings)
     bad = []
     for record in records:
         for i, item in enumerate(record.get("annotations", [])):
@@ -116,16 +125,16 @@ def _compare_with_limit(cfg: CfgNode, name: str, records: Sequence[dict[str, Any
         )
 
 
-def _check_files(path: str, records: Sequence[dict[str, Any]], findings: Findings) -> None:
+def _check_files(path: str, records: Sequence[dict[str, Any]], reader: ImageReader, findings: Findings) -> None:
     files = [(record["file_name"], record["width"], record["height"]) for record in records]
-    check_image_files(path, files, findings)
+    check_image_files(path, files, reader, findings)
 
 
-def _check_path_set(loader: PathLoader, size: InputSize | None) -> list[dict[str, Any]]:
+def _check_path_set(loader: PathLoader, size: InputSize | None, reader: ImageReader) -> list[dict[str, Any]]:
     data = loader.read(findings := Findings(strict=True))
     findings.log()
     records = to_dataset_dicts(data, loader.class_names)
-    _check_files(data.path, records, findings)
+    _check_files(data.path, records, reader, findings)
     if size is not None:
         _warn_of_lost_boxes(data, size)
     return records

@@ -14,16 +14,18 @@ class ReadOptions:
         images_root: folder of the images (--images); "" looks around the annotations.
         follow_links: read files that a symbolic link takes out of the set's own folder (--follow-links).
         skip_missing_images: leave out images that do not exist, instead of refusing the set (--skip-missing-images).
+        upright: sizes that come from the images are those after their EXIF orientation.
     """
 
     images_root: str = ""
     follow_links: bool = False
     skip_missing_images: bool = False
+    upright: bool = True
 
     @classmethod
     def from_config(cls, cfg: CfgNode) -> "ReadOptions":
         data = cfg.DATASETS
-        return cls(data.IMAGES_ROOT, data.FOLLOW_LINKS, data.SKIP_MISSING_IMAGES)
+        return cls(data.IMAGES_ROOT, data.FOLLOW_LINKS, data.SKIP_MISSING_IMAGES, cfg.INPUT.EXIF_ORIENTATION)
 
 
 @dataclass

@@ -26,6 +26,7 @@ from .findings import Findings
 from .hold_out import hold_out, keep_part
 from .image_scan import scan_images
 from .paths import parse_source, validation_split
+from .pixels import ImageReader
 from .readers import read_annotated_set
 from .records import AnnotatedSet, ReadOptions
 from .values import class_name
@@ -123,7 +124,7 @@ def hold_out_validation(cfg: CfgNode) -> None:
         return
     loader = PathLoader(cfg, TRAIN_NAME, data.TRAIN_PATH, "train")
     annotated = loader.read(Findings(strict=True))
-    digests = scan_images(annotated, Findings(strict=True))
+    digests = scan_images(annotated, ImageReader.from_config(cfg), Findings(strict=True))
     data.VAL_IMAGES = hold_out(annotated, digests, data.VAL_FRACTION, max(cfg.SEED, 0))
     data.TEST = (VAL_NAME,)
     logger.info(

@@ -25,6 +25,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from fa_detectron.data.names import folder_name
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.engine.tables import metric_tables
 from fa_detectron.visualization import save_detection_samples
 
@@ -154,10 +155,11 @@ class SamplePictures(DatasetEvaluator):
         dataset_name: a registered set; its annotations are drawn beside the detections.
         folder: where the pictures go; those of the evaluation before are replaced.
         count: how many.
+        reader: reads the images as the model sees them.
     """
 
-    def __init__(self, dataset_name: str, folder: str, count: int) -> None:
-        self._dataset_name, self._folder, self._count = dataset_name, folder, count
+    def __init__(self, dataset_name: str, folder: str, count: int, reader: ImageReader) -> None:
+        self._dataset_name, self._folder, self._count, self._reader = dataset_name, folder, count, reader
 
     def reset(self) -> None:
         self._kept: list[tuple[Any, dict]] = []  # (image id, model's output)
@@ -177,7 +179,7 @@ class SamplePictures(DatasetEvaluator):
         by_id = {record["image_id"]: record for record in DatasetCatalog.get(self._dataset_name)}
         metadata = MetadataCatalog.get(self._dataset_name)
         records = [by_id[image_id] for image_id in ids]
-        save_detection_samples(records, outputs, metadata, self._folder, n=self._count)
+        save_detection_samples(records, outputs, metadata, self._folder, n=self._count, reader=self._reader)
 
 
 def own_folder(cfg: CfgNode, folder: str, dataset_name: str) -> str:
@@ -214,5 +216,10 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") 
             tasks=("bbox",),
             output_dir=output_folder,
         )
-    pictures = SamplePictures(dataset_name, own_folder(cfg, "samples", dataset_name), cfg.TEST.SAMPLE_PICTURES)
+    pictures = SamplePictures(
+        dataset_name,
+        own_folder(cfg, "samples", dataset_name),
+        cfg.TEST.SAMPLE_PICTURES,
+        ImageReader.from_config(cfg),
+    )
     return DatasetEvaluators([evaluator, pictures])

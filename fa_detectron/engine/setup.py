@@ -118,7 +118,8 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _check(cfg, args, world)
     if is_first_process():  # one process looks through the data, and the others end with it
         if not args.eval_only:
-            _settle_validation(cfg, args)
+            _keep_of_resumed_run(cfg, args)
+            _settle_validation(cfg)
         register_from_config(cfg)
         check_data(cfg, training=not args.eval_only)
     cfg.freeze()
@@ -158,15 +159,24 @@ def set_input_size(cfg: CfgNode, size: int) -> None:
         node[key] = tuple(round(v * factor) for v in value) if isinstance(value, tuple) else round(value * factor)
 
 
-def _settle_validation(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Hold out validation images where there is no validation set; a resumed run keeps those that it has."""
-    from fa_detectron.data import hold_out_validation
+def _keep_of_resumed_run(cfg: CfgNode, args: argparse.Namespace) -> None:
+    """Take what a resumed run has found out of its data: held out images, the range of its pixels."""
     from fa_detectron.data.registration import VAL_NAME
 
     config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if args.resume and not cfg.DATASETS.TEST and os.path.isfile(config):
-        cfg.DATASETS.VAL_IMAGES = load_config(config).DATASETS.VAL_IMAGES
+    if not args.resume or not os.path.isfile(config):
+        return
+    earlier = load_config(config)
+    if not cfg.DATASETS.TEST:
+        cfg.DATASETS.VAL_IMAGES = earlier.DATASETS.VAL_IMAGES
         cfg.DATASETS.TEST = (VAL_NAME,) if cfg.DATASETS.VAL_IMAGES else ()
+    cfg.INPUT.PIXEL_RANGE = cfg.INPUT.PIXEL_RANGE or earlier.INPUT.PIXEL_RANGE
+
+
+def _settle_validation(cfg: CfgNode) -> None:
+    """Hold out validation images where there is no validation set."""
+    from fa_detectron.data import hold_out_validation
+
     hold_out_validation(cfg)
     if not cfg.DATASETS.TEST:
         logging.getLogger("fa_detectron.engine").warning("DATASETS.TEST is empty: this run will not be evaluated")

@@ -25,7 +25,7 @@ from fa_detectron.data.stream import build_train_loader
 from fa_detectron.engine.checkpoints import Checkpoints
 from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.engine.hooks import BestCheckpoint, Evaluation, PreciseBN
-from fa_detectron.engine.mapper import NamingMapper
+from fa_detectron.engine.mapper import DetectionMapper
 from fa_detectron.engine.progress import BarLoader, ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
 from fa_detectron.engine.run_folder import open_run_folder, trim_metrics
@@ -204,12 +204,12 @@ class Trainer(DefaultTrainer):
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int = 0, start: int = 0) -> Iterable[list[dict[str, Any]]]:
         """Endless batches of this process, as a function of the seed; ``start``: iterations that have had theirs."""
-        mapper = NamingMapper(cfg, is_train=True)
+        mapper = DetectionMapper(cfg, is_train=True)
         return build_train_loader(cfg, mapper, seed, start * cfg.SOLVER.ACCUMULATION_STEPS)
 
     @classmethod
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=NamingMapper(cfg, is_train=False))
+        loader = build_detection_test_loader(cfg, dataset_name, mapper=DetectionMapper(cfg, is_train=False))
         return BarLoader(loader, f"evaluating {dataset_name}") if show_bars() else loader
 
     @classmethod

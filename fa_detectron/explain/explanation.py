@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.functional import grid_sample
 
 from fa_detectron.errors import UserError
-from fa_detectron.inference import Predictor, Run, read_image
+from fa_detectron.inference import Predictor, Run
 from fa_detectron.modeling import FeatureAlign
 from fa_detectron.ops.reference.quality import (
     bag_weights,
@@ -134,7 +134,8 @@ def explain_image(run: Run, record: Mapping[str, Any]) -> Explanation:
         raise UserError(f"{run.folder}: MODEL.META_ARCHITECTURE is {type(model).__name__}, not FeatureAlign")
     if "annotations" not in record:
         raise UserError(f"{record['file_name']}: no ground truth; quality and weight are those of annotated boxes")
-    item = Predictor(run).model_input(read_image(record["file_name"]))
+    predictor = Predictor(run)
+    item = predictor.model_input(predictor.reader.read(record["file_name"]))
     height, width = item["image"].shape[1:]
     boxes, classes = _truth(record, width / item["width"], height / item["height"])
     images = model.preprocess([item])

@@ -97,6 +97,9 @@ def describe(run: Run, options: ExportOptions) -> dict:
         "channels": inputs.FORMAT,
         "resize": {"shorter_side": inputs.MIN_SIZE_TEST, "longest_side": inputs.MAX_SIZE_TEST},
         "size": options.size,
+        # Images of more bits: these values become 0 and 255. None: the run has seen 8 bits alone.
+        "pixel_range": list(inputs.PIXEL_RANGE) or None,
+        "exif_orientation": inputs.EXIF_ORIENTATION,
         "class_names": run.class_names,
         "nms": options.nms,
         **{name: run.model.decode_options[name] for name in ("score_threshold", "nms_threshold", "max_detections")},

@@ -1,16 +1,17 @@
 """Use a trained run: load its folder, detect in images and videos, write pictures and COCO results."""
 
-from .images import UnreadableImage, read_image, to_rgb
+from fa_detectron.data.pixels import ImageReader
+from fa_detectron.errors import UnreadableImage
+
 from .predictor import Predictor
 from .run import Run, choose_device, find_weights, load_run
 
 __all__ = [
+    "ImageReader",
     "Predictor",
     "Run",
     "UnreadableImage",
     "choose_device",
     "find_weights",
     "load_run",
-    "read_image",
-    "to_rgb",
 ]

@@ -72,7 +72,7 @@ def predict_images(predictor: Predictor, paths: list[str], wanted: Wanted) -> Su
     if wanted.json:
         ids = result_ids(predictor.run, paths, wanted.data, wanted.images)
         summary.ids = ids.origin
-    items = zip(_bar(ImageFiles(paths)), ids.images, targets)
+    items = zip(_bar(ImageFiles(paths, predictor.reader)), ids.images, targets)
     for batch in _batches(items, wanted.batch_size):
         summary.complaints += [str(image) for (_, image), _, _ in batch if isinstance(image, UserError)]
         good = [(image, own, target) for (_, image), own, target in batch if not isinstance(image, UserError)]

@@ -10,8 +10,8 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
+from fa_detectron.data.pixels import ImageLike, ImageReader, check_colour
 from fa_detectron.errors import UserError
-from fa_detectron.inference.images import ImageLike, check_colour, to_rgb
 from fa_detectron.inference.run import Run, load_run
 from fa_detectron.modeling.test_time_augmentation import DenseTTA, resize_shortest_edge
 
@@ -27,6 +27,7 @@ class Predictor:
         class_names: names by class number.
         category_ids: ids for COCO's format, by class number (see :class:`Run`).
         run: the loaded run.
+        reader: reads images as the run's training did.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Predictor:
         if batch_size < 1:
             raise UserError(f"batch size {batch_size}: expected 1 or more")
         self.run, self.class_names, self.category_ids = run, run.class_names, run.category_ids
+        self.reader = ImageReader.from_config(run.cfg)
         self._threshold = 0.0 if score_threshold is None else score_threshold
         self._batch_size, self._colour = batch_size, check_colour(colour)
         self._model = DenseTTA(run.cfg, run.model) if tta else run.model
@@ -88,21 +90,22 @@ class Predictor:
 
         Args:
             images: one image or a list of them, each a path, PIL image, numpy array (H, W, C) or tensor (C, H, W); see
-                :func:`to_rgb`. Sizes may differ.
+                :meth:`ImageReader.to_rgb`. Sizes may differ.
 
         Returns:
-            For each image: Instances on the CPU, best first: pred_boxes (D, 4) xyxy in the image's own pixels, scores
-            (D,), pred_classes (D,). The result of an image does not depend on the others of the list.
+            For each image: Instances on the CPU, best first: pred_boxes (D, 4) xyxy in the image's own pixels (of the
+            upright image, where EXIF turns it), scores (D,), pred_classes (D,). The result of an image does not depend
+            on the others of the list.
 
         Raises:
             UserError: something is no image, which is named.
         """
         if not isinstance(images, (list, tuple)):
-            return self._detect([to_rgb(images, self._colour)])[0]
+            return self._detect([self.reader.to_rgb(images, self._colour)])[0]
         results = []
         for start in range(0, len(images), self._batch_size):
             chunk = images[start : start + self._batch_size]
-            arrays = [to_rgb(image, self._colour, f"image {start + i}") for i, image in enumerate(chunk)]
+            arrays = [self.reader.to_rgb(image, self._colour, f"image {start + i}") for i, image in enumerate(chunk)]
             results.extend(self._detect(arrays))
         return results
 

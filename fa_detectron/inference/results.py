@@ -13,7 +13,7 @@ from PIL import Image
 from fa_detectron.data.atomic import write_json_atomically
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
-from fa_detectron.inference.sources import import_cv2
+from fa_detectron.opencv import import_cv2
 from fa_detectron.visualization import class_colour, draw_boxes
 
 _JPEG = (".jpg", ".jpeg")
@@ -107,7 +107,7 @@ class VideoFile:
         self._code, self._writer = _FOURCC[suffix], None
 
     def add(self, picture: Image.Image) -> None:
-        cv2 = import_cv2()
+        cv2 = import_cv2("videos and cameras")
         if self._writer is None:
             with _writing(self.path):
                 os.makedirs(os.path.dirname(os.path.abspath(self.path)), exist_ok=True)

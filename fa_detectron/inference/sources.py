@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fa_detectron.errors import UserError
-from fa_detectron.inference.images import UnreadableImage, read_image
+from fa_detectron.data.pixels import ImageReader
+from fa_detectron.errors import UnreadableImage, UserError
+from fa_detectron.opencv import import_cv2
 
 IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jfif .png .bmp .webp .tif .tiff .gif .ppm .pgm".split())
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv".split())
@@ -21,10 +22,11 @@ class ImageFiles:
 
     Args:
         paths: image files.
+        reader: a run's.
     """
 
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = list(paths)
+    def __init__(self, paths: Sequence[str], reader: ImageReader) -> None:
+        self.paths, self._reader = list(paths), reader
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -32,7 +34,7 @@ class ImageFiles:
     def __iter__(self) -> Iterator[tuple[str, np.ndarray | UnreadableImage]]:
         for path in self.paths:
             try:
-                yield path, read_image(path)  # (H, W, 3) uint8 RGB
+                yield path, self._reader.read(path)  # (H, W, 3) uint8 RGB
             except UnreadableImage as error:
                 yield path, error
 
@@ -52,7 +54,7 @@ class VideoFrames:
     """
 
     def __init__(self, source: str | int) -> None:
-        cv2 = import_cv2()
+        cv2 = import_cv2("videos and cameras")
         self.name = f"camera {source}" if isinstance(source, int) else source
         self.is_camera = isinstance(source, int)
         # FFmpeg alone: other readers would take a name with digits for a series of images.
@@ -87,22 +89,6 @@ class VideoFrames:
     def truncated(self) -> bool:
         """After the last frame: whether the file announced clearly more (some containers only estimate)."""
         return self._count - self.read > max(1, 0.01 * self._count)
-
-
-def import_cv2():
-    """OpenCV, which only videos and cameras need.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError:
-        raise UserError("videos and cameras need OpenCV: pip install opencv-python-headless") from None
-    # Silences what the libraries print about damaged files; our own message names the file.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
 
 
 def video_source(inputs: Sequence[str]) -> str | int | None:

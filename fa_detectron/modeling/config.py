@@ -16,6 +16,7 @@ def add_feature_align_config(cfg: CfgNode) -> None:
     _add_backbone(cfg)
     _add_solver(cfg)
     _add_data(cfg)
+    _add_input(cfg)
     _add_test(cfg)
 
 
@@ -119,6 +120,14 @@ def _add_data(cfg: CfgNode) -> None:
     cfg.DATASETS.SKIP_MISSING_IMAGES = False
     # Read files that a symbolic link takes out of the set's own folder.
     cfg.DATASETS.FOLLOW_LINKS = False
+
+
+def _add_input(cfg: CfgNode) -> None:
+    # Values that become 0 and 255 in images of more than 8 bits a channel, [LOW, HIGH]; [] is measured on the training
+    # set where it has such images. Images of 8 bits are taken as they are.
+    cfg.INPUT.PIXEL_RANGE = []
+    # Turn images as their EXIF orientation says; False: as they are stored, where the boxes are.
+    cfg.INPUT.EXIF_ORIENTATION = True
 
 
 def _add_test(cfg: CfgNode) -> None:

@@ -16,6 +16,7 @@ from detectron2.structures import BoxMode, Instances
 
 from fa_detectron.data import evaluation_config
 from fa_detectron.data.names import set_name
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.engine import Trainer
 from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.inference import Run
@@ -56,6 +57,7 @@ class Findings:
         data: what the set is called, see :func:`fa_detectron.data.names.set_name`.
         records: Detectron2's dataset dicts; instances: the detections, in the same order.
         metrics: "AP", "AP50", ..., "AP-CLASS"; empty for a set without annotations.
+        reader: reads the images as the model sees them.
     """
 
     def __init__(
@@ -66,13 +68,14 @@ class Findings:
         instances: Sequence[Instances],
         metrics: Mapping[str, float],
         threshold: float | None,
+        reader: ImageReader = ImageReader(),  # noqa: B008  frozen
     ) -> None:
         """
         Args:
             threshold: score from which on detections count; None takes the one with the best F1 on this set.
         """
         self.data, self.class_names = data, tuple(class_names)
-        self.records, self.instances, self.metrics = records, instances, dict(metrics)
+        self.records, self.instances, self.metrics, self.reader = records, instances, dict(metrics), reader
         # Detectron2's COCO reader makes empty annotations where the file has none at all: then there are no metrics.
         self.has_truth = bool(metrics) and all("annotations" in record for record in records)
         self.chosen = threshold is None
@@ -169,6 +172,5 @@ def find(run: Run, data: str = "", images: str = "", threshold: float | None = N
         with contextlib.redirect_stdout(io.StringIO()):  # COCO's own table, which the page has better
             results = Trainer.test(cfg, run.model, [DatasetEvaluators([build_evaluator(cfg, name), keep])])
     metrics = results.get("bbox", {}) if results else {}
-    return Findings(
-        set_name(cfg, name, run.cfg.DATASETS.VAL_PATH), run.class_names, records, keep.found, metrics, threshold
-    )
+    source, reader = set_name(cfg, name, run.cfg.DATASETS.VAL_PATH), ImageReader.from_config(cfg)
+    return Findings(source, run.class_names, records, keep.found, metrics, threshold, reader)

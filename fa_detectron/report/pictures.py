@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from fa_detectron.visualization import boxes_picture, load_upright, readable_scale
+from fa_detectron.visualization import boxes_picture, readable_scale
 
 from .findings import Findings
 
@@ -48,7 +48,7 @@ def sample_view(findings: Findings, index: int) -> ImageView:
     found = found[found.scores >= findings.threshold]
     classes = found.pred_classes.tolist()
     labels = [f"{names[c]} {s:.2f}" for c, s in zip(classes, found.scores.tolist())]
-    image = load_upright(findings.records[index]["file_name"])
+    image = Image.fromarray(findings.reader.read(findings.records[index]["file_name"]))
     right = boxes_picture(
         image, found.pred_boxes.tensor.numpy().astype(float), classes, labels, readable_scale(image, _LONG_SIDE)
     )
@@ -84,7 +84,7 @@ def error_view(findings: Findings, index: int) -> ImageView:
             right_labels.append(f"{label}, is {names[classes[confused[detection]]]}")
         else:
             right_labels.append(f"false: {label}" if detection in result.false else "")
-    image = load_upright(findings.records[index]["file_name"])
+    image = Image.fromarray(findings.reader.read(findings.records[index]["file_name"]))
     pictures = []
     for title, corners, of, labels in (
         ("ground truth", truth.boxes[boxes], [classes[box] for box in boxes], left_labels),

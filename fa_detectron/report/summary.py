@@ -26,6 +26,7 @@ def config_in_short(run: Run) -> list[tuple[str, str]]:
     short = " or ".join(map(str, inputs.MIN_SIZE_TRAIN))
     if inputs.MIN_SIZE_TRAIN_SAMPLING == "range":
         short = " to ".join(map(str, inputs.MIN_SIZE_TRAIN))
+    pixels = " to ".join(f"{value:.7g}" for value in inputs.PIXEL_RANGE)
     return [
         ("Method", f"{method_name(cfg)}: {', '.join(on) or 'all parts of FeatureAlign off'}"),
         ("Backbone", _backbone(cfg)),
@@ -34,6 +35,7 @@ def config_in_short(run: Run) -> list[tuple[str, str]]:
         ("Evaluation data", _sets(cfg, cfg.DATASETS.TEST)),
         ("Images, training", f"short side {short}, long side at most {inputs.MAX_SIZE_TRAIN} pixels"),
         ("Images, testing", f"short side {inputs.MIN_SIZE_TEST}, long side at most {inputs.MAX_SIZE_TEST} pixels"),
+        ("Pixel values", f"{pixels} become 0 to 255" if pixels else "8 bits, as they are"),
         ("Optimizer", f"{solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {solver.LR_SCHEDULER_NAME}"),
         ("Length", f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images"),
         ("Precision", "mixed" if solver.AMP.ENABLED else "float32"),

@@ -1,14 +1,13 @@
 """Pictures of detections and ground truth."""
 
 from .drawing import class_colour, draw_boxes
-from .samples import boxes_picture, detection_picture, load_upright, readable_scale, save_detection_samples
+from .samples import boxes_picture, detection_picture, readable_scale, save_detection_samples
 
 __all__ = [
     "boxes_picture",
     "class_colour",
     "detection_picture",
     "draw_boxes",
-    "load_upright",
     "readable_scale",
     "save_detection_samples",
 ]

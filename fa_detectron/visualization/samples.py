@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 from detectron2.structures import BoxMode, Instances
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageFont
 
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.files import atomic_write
-from fa_detectron.image_files import open_image
 
 from .drawing import class_colour, draw_boxes
 
@@ -51,12 +51,6 @@ def captioned(
     return panel
 
 
-def load_upright(path: str) -> Image.Image:
-    """An image in RGB, turned as its EXIF orientation says."""
-    with open_image(path) as stored:
-        return ImageOps.exif_transpose(stored).convert("RGB")
-
-
 def _truth(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[np.ndarray, list[int], list[str]]:
     items = [a for a in record["annotations"] if not a.get("iscrowd", 0)]
     boxes = [BoxMode.convert(list(a["bbox"]), a["bbox_mode"], BoxMode.XYXY_ABS) for a in items]
@@ -65,7 +59,11 @@ def _truth(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[np.nd
 
 
 def detection_picture(
-    record: Mapping[str, Any], instances: Instances, class_names: Sequence[str], score_threshold: float
+    record: Mapping[str, Any],
+    instances: Instances,
+    class_names: Sequence[str],
+    score_threshold: float,
+    reader: ImageReader,
 ) -> Image.Image:
     """Draw one image's detections, beside its ground truth where there is one.
 
@@ -73,8 +71,9 @@ def detection_picture(
         record: Detectron2's dataset dict; without "annotations" the detections stand alone.
         instances: pred_boxes (D, 4) xyxy in the original image's pixels, scores (D,), pred_classes (D,).
         score_threshold: detections below it are not drawn.
+        reader: reads the image as the model sees it.
     """
-    image = load_upright(record["file_name"])
+    image = Image.fromarray(reader.read(record["file_name"]))
     instances = instances.to("cpu")
     instances = instances[instances.scores >= score_threshold]
     classes = instances.pred_classes.tolist()
@@ -99,6 +98,7 @@ def save_detection_samples(
     metadata: Any,
     out_dir: str,
     n: int,
+    reader: ImageReader,
     score_threshold: float = 0.5,
 ) -> list[str]:
     """Save pictures of the first ``n`` images: ground truth left, detections right.
@@ -108,6 +108,7 @@ def save_detection_samples(
         outputs: the model's outputs for them, in the same order: {"instances": Instances}.
         metadata: of the data set; its thing_classes name the classes.
         out_dir: made where absent; pictures of the same name there are replaced.
+        reader: reads the images as the model sees them.
 
     Returns:
         The paths of the PNG files written.
@@ -117,7 +118,7 @@ def save_detection_samples(
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for i, (record, output) in enumerate(list(zip(dataset_dicts, outputs, strict=True))[:n]):
-        picture = detection_picture(record, output["instances"], class_names, score_threshold)
+        picture = detection_picture(record, output["instances"], class_names, score_threshold, reader)
         # Numbered, because images of several folders may share a name.
         path = folder / f"{i:03d}_{Path(record['file_name']).stem}.png"
         with atomic_write(str(path), "wb") as stream:

@@ -17,7 +17,7 @@ from fa_detectron.engine.tables import comparison_tables
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.export import ExportedDetector, ExportOptions, check_parity, export_model
 from fa_detectron.export.model_file import check_target
-from fa_detectron.inference import Predictor, Run, load_run, read_image
+from fa_detectron.inference import Predictor, Run, load_run
 from fa_detectron.inference.sources import find_images
 
 
@@ -68,7 +68,8 @@ def main() -> None:
     run = load_run(args.run, weights=args.weights, device="cpu", overrides=args.opts)
     if args.evaluate == "" and not run.cfg.DATASETS.TEST:
         raise UserError("--evaluate: the run has no test set; name one, --evaluate DATA")
-    images, predictor = [read_image(path) for path in paths], Predictor(run)
+    predictor = Predictor(run)
+    images = [predictor.reader.read(path) for path in paths]
     if options.size:
         check_sizes(predictor, paths, images, options.size)
     print(f"exporting {run.cfg.MODEL.WEIGHTS}", flush=True)

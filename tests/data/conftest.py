@@ -106,8 +106,8 @@ def check(monkeypatch, tmp_path, capsys):
     def run(*words):
         found = tmp_path / "found.json"
         found.unlink(missing_ok=True)
-        words = [*map(str, words), "--json", str(found), "--sheet", str(tmp_path / "out" / "sheet.jpg")]
-        monkeypatch.setattr(sys, "argv", ["check_data", *words])
+        words = ["--json", found, "--sheet", tmp_path / "out" / "sheet.jpg", *words]
+        monkeypatch.setattr(sys, "argv", ["check_data", *map(str, words)])
         try:
             status = run_command(command.main)
         except SystemExit as end:

@@ -9,6 +9,8 @@ from PIL import Image
 from fa_detectron.data import checks
 from fa_detectron.data.checks import box_problem, check_classes, check_image_files, check_images_exist
 from fa_detectron.data.findings import Findings
+from fa_detectron.data.image_file import ImageHeader
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.errors import UserError
 from tests.data.reading import clean, read
 
@@ -97,15 +99,15 @@ def test_missing_unreadable_and_wrongly_sized_images_are_named(coco, tmp_path):
     path = coco()
     data = read(path)
     check_images_exist(path, [image.file_name for image in data.images], STRICT)
-    check_image_files(path, _files(data), STRICT)
+    check_image_files(path, _files(data), ImageReader(), STRICT)
     folder = tmp_path / "images"
     Image.new("RGB", (48, 64)).save(folder / "1.png")
     with pytest.raises(UserError, match=r"1 images of another size.*\n.*1\.png: is 48x64, annotated as 64x48"):
-        check_image_files(path, _files(data), STRICT)
+        check_image_files(path, _files(data), ImageReader(), STRICT)
     (folder / "2.png").write_bytes(b"no image")
     (folder / "3.png").write_bytes(b"")
     with pytest.raises(UserError, match=r"2 images that cannot be read:\n.*2\.png.*\n.*3\.png"):
-        check_image_files(path, _files(data), STRICT)
+        check_image_files(path, _files(data), ImageReader(), STRICT)
     (folder / "2.png").unlink()
     with pytest.raises(UserError, match=r"1 images that do not exist:\n.*2\.png"):
         check_images_exist(path, [image.file_name for image in data.images], STRICT)
@@ -117,16 +119,16 @@ def test_truncated_images_are_found_before_training(tmp_path, suffix):
     Image.effect_noise((64, 48), 80).save(whole)
     cut.write_bytes(whole.read_bytes()[:-400])
     with pytest.raises(UserError, match=rf"1 images that cannot be read:\n.*cut\{suffix}"):
-        check_image_files("set", [(str(whole), 64, 48), (str(cut), 64, 48)], STRICT)
+        check_image_files("set", [(str(whole), 64, 48), (str(cut), 64, 48)], ImageReader(), STRICT)
 
 
 def test_of_a_large_set_evenly_spread_images_are_read(tmp_path, monkeypatch):
     monkeypatch.setattr(checks, "HEADERS", 4)
     monkeypatch.setattr(checks, "DECODED", 2)
     read, decoded = [], []
-    monkeypatch.setattr(checks, "seen_size", lambda name: read.append(name) or (1, 1))
-    monkeypatch.setattr(checks, "_decode", decoded.append)
-    check_image_files("set", [(str(i), 1, 1) for i in range(10)], STRICT)
+    monkeypatch.setattr(checks, "read_header", lambda name: read.append(name) or ImageHeader((1, 1), 1, False))
+    monkeypatch.setattr(checks, "check_decodes", decoded.append)
+    check_image_files("set", [(str(i), 1, 1) for i in range(10)], ImageReader(), STRICT)
     assert (read, decoded) == (["0", "3", "5", "6", "9"], ["0", "5"])
 
 
@@ -137,4 +139,4 @@ def test_sizes_are_those_after_the_exif_orientation(coco, tmp_path):
     for image in data.images:
         Image.new("RGB", (48, 64)).save(Path(image.file_name).with_suffix(".jpg"), exif=exif)
         image.file_name = str(Path(image.file_name).with_suffix(".jpg"))
-    check_image_files("set", _files(data), STRICT)
+    check_image_files("set", _files(data), ImageReader(), STRICT)

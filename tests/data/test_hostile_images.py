@@ -14,12 +14,13 @@ pytest.importorskip("detectron2")
 
 from detectron2.data.detection_utils import read_image as read_in_training
 
-from fa_detectron.data.checks import check_image_files, seen_size
+from fa_detectron.data.checks import check_image_files
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_scan import scan_images
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
 from fa_detectron.errors import UserError
-from fa_detectron.inference import UnreadableImage, read_image
+from fa_detectron.inference import UnreadableImage
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -57,15 +58,15 @@ def test_refused_in_words(tmp_path, kind):
     path = tmp_path / "1.png"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"1\.png: .*{words}"):
-        seen_size(str(path))
+        ImageReader().size(path)
     with pytest.raises(UserError, match=rf"1 images that cannot be read:\n.*1\.png: .*{words}"):
-        check_image_files("set", [(str(path), 64, 48)], Findings(strict=True))
+        check_image_files("set", [(str(path), 64, 48)], ImageReader(), Findings(strict=True))
     findings = Findings()
-    scan_images(AnnotatedSet("set", (), [ImageRecord(str(path), 1, 64, 48, [], "")]), findings)
+    scan_images(AnnotatedSet("set", (), [ImageRecord(str(path), 1, 64, 48, [], "")]), ImageReader(), findings)
     (found,) = findings.all
     assert words in str(found) and "1 images that cannot be read" in str(found)
     with pytest.raises(UnreadableImage, match=rf"1\.png: .*{words}"):
-        read_image(path)
+        ImageReader().read(path)
 
 
 def test_ghostscript_is_not_started(tmp_path, monkeypatch):
@@ -107,17 +108,18 @@ def test_odd_exif_is_read_as_in_training(tmp_path, kind):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, over the metadata
         height, width = read_in_training(str(path), "RGB").shape[:2]
-        check_image_files("set", [(str(path), width, height)], Findings(strict=True))
-        assert seen_size(str(path)) == (width, height) and read_image(path).shape == (height, width, 3)
+        check_image_files("set", [(str(path), width, height)], ImageReader(), Findings(strict=True))
+        reader = ImageReader()
+        assert reader.size(path) == (width, height) and reader.read(path).shape == (height, width, 3)
 
 
 def test_a_bomb_that_comes_after_the_checks_is_named(tmp_path, coco):
     from fa_detectron.engine import load_config
-    from fa_detectron.engine.mapper import NamingMapper
+    from fa_detectron.engine.mapper import DetectionMapper
     from tests.engine.tiny import BASE
 
     data = coco()
-    mapper = NamingMapper(load_config(str(BASE)), is_train=False)
+    mapper = DetectionMapper(load_config(str(BASE)), is_train=False)
     image = Path(data).parent / "images" / "1.png"
     image.write_bytes(REFUSED["more pixels than memory"][0])
     with pytest.raises(UserError, match=r"image .*1\.png: .*decompression bomb"):

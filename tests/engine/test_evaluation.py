@@ -10,9 +10,10 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.engine import evaluation, load_config
 from fa_detectron.engine.evaluation import CategoryCOCOEvaluator, CategoryVOCEvaluator, build_evaluator
-from fa_detectron.engine.mapper import NamingMapper
+from fa_detectron.engine.mapper import DetectionMapper
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 from tests.engine.oracle import instances_of
@@ -174,7 +175,7 @@ def test_a_file_that_stands_in_a_set_twice_is_drawn_with_its_own_boxes(tiny, reg
     registered.append("tiny_twice")
     drawn = []
     monkeypatch.setattr(evaluation, "save_detection_samples", lambda records, *_, **__: drawn.extend(records))
-    pictures = evaluation.SamplePictures("tiny_twice", "folder", 2)
+    pictures = evaluation.SamplePictures("tiny_twice", "folder", 2, ImageReader())
     pictures.reset()
     pictures.process(DatasetCatalog.get("tiny_twice"), [detections([], [], [])] * 2)
     pictures.evaluate()
@@ -187,7 +188,7 @@ def test_a_broken_image_is_named(tiny, tmp_path):
     record = {"file_name": str(tmp_path / "cut.png"), "height": 64, "width": 64, "image_id": 0, "annotations": []}
     cfg = load_config(str(tiny.config))
     with pytest.raises(UserError, match=r"cut\.png"):
-        NamingMapper(cfg, is_train=True)(record)
+        DetectionMapper(cfg, is_train=True)(record)
     record["file_name"] = str(tmp_path / "gone.png")
     with pytest.raises(UserError, match=r"gone\.png"):
-        NamingMapper(cfg, is_train=False)(record)
+        DetectionMapper(cfg, is_train=False)(record)

@@ -17,6 +17,7 @@ from fa_detectron.data.checks import check_classes, clean_boxes
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_scan import same_content, scan_images
 from fa_detectron.data.paths import parse_source
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.registration import to_coco_json, to_dataset_dicts
@@ -59,7 +60,7 @@ def use(text: str, split: str) -> None:
             assert all(0 <= v <= 1e6 for annotation in image.annotations for v in annotation.box)
         box_statistics(data, SIZE)
         repeated_boxes(data)
-        same_content(data, scan_images(data, Findings()))
+        same_content(data, scan_images(data, ImageReader(), Findings()))
         to_dataset_dicts(data, data.classes)
         json.dumps(to_coco_json(data, data.classes), allow_nan=False)
 

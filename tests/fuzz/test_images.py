@@ -13,13 +13,16 @@ pytest.importorskip("detectron2")
 
 from detectron2.config import get_cfg
 
-from fa_detectron.data.checks import check_image_files, seen_size
+from fa_detectron import add_feature_align_config
+from fa_detectron.data.checks import check_image_files
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_scan import scan_images
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
-from fa_detectron.engine.mapper import NamingMapper
+from fa_detectron.engine.mapper import DetectionMapper
 from fa_detectron.errors import UserError
-from fa_detectron.inference import UnreadableImage, read_image
+from fa_detectron.inference import UnreadableImage
+from tests.data.image_files import png16, tiff
 from tests.data.test_hostile_images import EPS, ODD_EXIF
 from tests.fuzz.cases import example, fuzz, mutate_bytes
 
@@ -41,6 +44,8 @@ def encoded(kind: str, mode: str, **options) -> bytes:
 def samples() -> list[bytes]:
     found = [EPS, *(encoded("JPEG", "RGB", exif=exif) for exif in ODD_EXIF.values())]
     found += [encoded(kind, "RGB", exif=ODD_EXIF["two orientations"]) for kind in ("PNG", "WEBP", "TIFF")]
+    deep = np.random.default_rng(0).integers(0, 65536, (16, 24, 3)).astype(np.uint16)
+    found += [png16(deep, 6), tiff(deep, 6), tiff(deep.astype(np.float32)), tiff(deep[:, :, 0].astype(np.float64), 8)]
     for kind, mode in FORMATS:
         try:
             found.append(encoded(kind, mode))
@@ -59,8 +64,11 @@ def files(draw) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def mapper() -> NamingMapper:
-    return NamingMapper(get_cfg(), is_train=False)
+def mapper() -> DetectionMapper:
+    cfg = get_cfg()
+    add_feature_align_config(cfg)
+    cfg.INPUT.PIXEL_RANGE = [0, 255]  # of images of more than 8 bits
+    return DetectionMapper(cfg, is_train=False)
 
 
 def ends(call, *arguments):
@@ -79,16 +87,21 @@ def test_images(tmp_path_factory, mapper, data):
     path.write_bytes(data)
     with example(data, path.parent), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, over metadata
-        size = ends(seen_size, str(path))
+        reader = ImageReader((0, 255))
+        size = ends(reader.size, str(path))
         width, height = size or (24, 16)
         record = {"file_name": str(path), "width": width, "height": height}
-        checked = ends(lambda: check_image_files("set", [(str(path), width, height)], Findings(strict=True)) or True)
+        checked = ends(
+            lambda: check_image_files("set", [(str(path), width, height)], reader, Findings(strict=True)) or True
+        )
         trained = ends(mapper, record)
         assert trained is not None or not checked, "the checks pass what training refuses"
-        digests = scan_images(AnnotatedSet("set", (), [ImageRecord(str(path), 1, width, height, [], "")]), Findings())
+        digests = scan_images(
+            AnnotatedSet("set", (), [ImageRecord(str(path), 1, width, height, [], "")]), reader, Findings()
+        )
         assert set(digests) <= {str(path)}
         try:
-            pixels = read_image(path)
+            pixels = reader.read(path)
             assert pixels.dtype == np.uint8 and pixels.shape[2] == 3
         except UnreadableImage as error:
             assert str(error)

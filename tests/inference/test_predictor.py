@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from fa_detectron.errors import UserError
-from fa_detectron.inference import Predictor, read_image
+from fa_detectron.inference import ImageReader, Predictor
 from tests.inference.conftest import CLASSES
 
 
@@ -38,7 +38,7 @@ def test_attributes(predictor):
 
 def test_kinds_of_images_give_the_same(trained, predictor):
     path = trained.images / "1.png"
-    array = read_image(path)
+    array = ImageReader().read(path)
     expected = predictor(str(path))
     for image in (path, Image.open(path), array, torch.from_numpy(array).permute(2, 0, 1)):
         assert_same(predictor(image), expected)

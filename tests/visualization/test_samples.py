@@ -10,6 +10,7 @@ import torch
 from detectron2.data import Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
 
+from fa_detectron.data.pixels import ImageReader
 from fa_detectron.visualization import class_colour, draw_boxes, save_detection_samples
 from fa_detectron.visualization.drawing import _label_place
 
@@ -31,7 +32,7 @@ def test_pictures_are_written_for_the_first_n(tmp_path):
     records = [_record(tmp_path, f"{c}.png", annotations=truth) for c in "abc"]
     outputs = [_output([[8, 8, 28, 28]], [0.9], [0]), _output([], [], []), _output([], [], [])]
     metadata = Metadata(name="samples", thing_classes=["cat"])
-    paths = save_detection_samples(records, outputs, metadata, str(tmp_path / "out"), 2)
+    paths = save_detection_samples(records, outputs, metadata, str(tmp_path / "out"), 2, ImageReader())
     assert paths == [str(tmp_path / "out" / "000_a.png"), str(tmp_path / "out" / "001_b.png")]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["000_a.png", "001_b.png"]
     both = np.asarray(Image.open(paths[0]))
@@ -46,7 +47,7 @@ def test_pictures_are_written_for_the_first_n(tmp_path):
 def test_without_truth_the_detections_stand_alone_and_low_scores_are_left_out(tmp_path):
     metadata = Metadata(name="alone")  # a set without class names shows the numbers
     output = _output([[8, 8, 28, 28], [30, 8, 40, 28]], [0.9, 0.1], [12, 3])
-    (path,) = save_detection_samples([_record(tmp_path)], [output], metadata, str(tmp_path / "out"), 5)
+    (path,) = save_detection_samples([_record(tmp_path)], [output], metadata, str(tmp_path / "out"), 5, ImageReader())
     picture = np.asarray(Image.open(path))
     assert (picture == np.array(class_colour(12))).all(axis=-1).any()
     assert not (picture == np.array(class_colour(3))).all(axis=-1).any()

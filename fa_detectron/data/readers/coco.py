@@ -130,7 +130,7 @@ def _records(path: str, content: dict[str, Any], options: ReadOptions, findings:
     for (key, item), file in zip(images.items(), files):
         size = _side(item.get("width")), _side(item.get("height"))
         if file and 0 in size:
-            size = size_from_file(file, unreadable)
+            size = size_from_file(file, options.upright, unreadable)
         if file and size:
             records[key] = ImageRecord(file, item["id"].strip() if texts else key, *size, [], path)
     findings.refuse(path, "images that cannot be read", unreadable)

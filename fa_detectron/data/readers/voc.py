@@ -140,7 +140,9 @@ def _annotations(tree: Element, xml_path: str) -> list[Annotation]:
     return found
 
 
-def _read_image(xml_path: str, image_id: str, finder: ImageFinder, unreadable: list[str]) -> ImageRecord | None:
+def _read_image(
+    xml_path: str, image_id: str, finder: ImageFinder, upright: bool, unreadable: list[str]
+) -> ImageRecord | None:
     tree = parse_xml(xml_path)
     if tree.tag != "annotation":
         raise UserError(f"{xml_path}: the outermost element must be <annotation>, is <{tree.tag}>")
@@ -148,7 +150,7 @@ def _read_image(xml_path: str, image_id: str, finder: ImageFinder, unreadable: l
     named = filter(None, (_text(tree, "filename"), _text(tree, "path")))
     path = finder.find(*(image_id + suffix for suffix in IMAGE_SUFFIXES), *named)
     if path and 0 in size:
-        size = size_from_file(path, unreadable)
+        size = size_from_file(path, upright, unreadable)
     return ImageRecord(path, image_id, *size, annotations, xml_path) if path and size else None
 
 
@@ -178,7 +180,9 @@ def read_voc(source: Source, options: ReadOptions, findings: Findings) -> Annota
     for image_id, name in files.items():
         if name not in outside:
             try:
-                images.append(_read_image(os.path.join(annotations, name), image_id, finder, unreadable))
+                images.append(
+                    _read_image(os.path.join(annotations, name), image_id, finder, options.upright, unreadable)
+                )
             except UserError as error:
                 broken.append(str(error))
     findings.refuse(path, "annotation files that cannot be used", broken)

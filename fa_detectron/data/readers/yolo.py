@@ -34,7 +34,7 @@ def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> Annot
     layout, reach = find_layout(source, options, findings)
     path = str(source)
     labels = _label_files(path, layout, reach, findings)
-    images = _images(path, layout, labels, findings)
+    images = _images(path, layout, labels, options.upright, findings)
     reading = _Reading(path, layout, findings)
     for image in images:
         if os.path.isfile(labels[image.file_name]):
@@ -75,10 +75,10 @@ def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) ->
     return found
 
 
-def _images(path: str, layout: Layout, labels: dict[str, str], findings: Findings) -> list[ImageRecord]:
+def _images(path: str, layout: Layout, labels: dict[str, str], upright: bool, findings: Findings) -> list[ImageRecord]:
     images, unreadable = [], []
     for image, label in labels.items():
-        size = size_from_file(image, unreadable)
+        size = size_from_file(image, upright, unreadable)
         if size:
             name = next((os.path.relpath(image, root) for root in layout.roots if is_below(image, root)), image)
             images.append(ImageRecord(image, name, *size, [], label))
