@@ -25,9 +25,9 @@ from fa_detectron.data.box_statistics import (
 from fa_detectron.data.checks import check_classes, clean_boxes, nothing_to_learn
 from fa_detectron.data.class_checks import check_labels
 from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
+from fa_detectron.data.detection import PATH_HELP, locate, parse_source
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
-from fa_detectron.data.paths import FORMATS, parse_source
 from fa_detectron.data.preparation import class_table
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
@@ -54,7 +54,7 @@ class Checked:
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fa_detectron.check_data", description=__doc__.split("\n")[0])
-    parser.add_argument("path", metavar="PATH", help=f"the training set: {FORMATS}")
+    parser.add_argument("path", metavar="PATH", help=f"the training set: {PATH_HELP}")
     parser.add_argument("--val", metavar="PATH", help="the validation set, whose images must not be among the others")
     parser.add_argument("--images", metavar="FOLDER", default="", help="where the images lie, if not beside the rest")
     parser.add_argument(
@@ -89,11 +89,12 @@ def check_set(
     Returns:
         None where the set is too broken to be read; ``findings`` then says why.
     """
-    source = parse_source(path, split)
+    name = path
     try:
+        name = str(source := parse_source(path, split))
         data = read_annotated_set(source, options, findings)
     except UserError as error:
-        findings.say(REFUSED, str(source), str(error).removeprefix(f"{source}: "))
+        findings.say(REFUSED, name, str(error).removeprefix(f"{name}: "))
         return None
     if classes is not None:
         check_classes(data, classes, findings)
@@ -136,7 +137,7 @@ def report(checked: dict[str, Checked], size: InputSize, findings: Findings) -> 
     for name, item in checked.items():
         statistics = item.statistics
         crowd = f" and {statistics.crowd} crowd boxes" if statistics.crowd else ""
-        lines.append(f"{name} set {item.data.path}: {len(item.data.images)} images, {statistics.boxes} boxes{crowd}")
+        lines.append(f"{name} set {item.data.path}: {item.data.summary}, {statistics.boxes} boxes{crowd}")
     if checked:
         first = next(iter(checked.values()))
         columns = {
@@ -218,8 +219,8 @@ def check_data(args: argparse.Namespace) -> int:
     size, findings = input_size(cfg), Findings()
     options = ReadOptions(args.images, args.follow_links, args.skip_missing_images)
     wanted = {"training": (args.path, "train"), **({"validation": (args.val, "val")} if args.val else {})}
-    for path, split in wanted.values():
-        parse_source(path, split)  # a wrong argument costs no time
+    for path, _ in wanted.values():
+        locate(path)  # a wrong argument costs no time
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
