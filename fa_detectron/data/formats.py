@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from .csv_columns import coordinates_missing, file_column
 from .glance import Glance
+from .values import number
 
 
 class Format(NamedTuple):
@@ -106,6 +107,11 @@ def refusal_of(g: Glance) -> str:
         return "a VIA 3 project; export the annotations of VIA 2, or COCO"
     if g.kind != "text":
         return ""
+    if sum(number(field) is not None for field in g.keys) > 1:
+        return (
+            "a table without a header; add one as the first line, in the order of the columns: "
+            "filename,xmin,ymin,xmax,ymax,class"
+        )
     missing = coordinates_missing(g.keys)
     if file_column(g.keys) and len(missing) < 5:
         return f"a CSV file whose header lacks {', '.join(missing)}"

@@ -65,7 +65,7 @@ def csv_rows(path: str, lines: list[str]) -> Iterator[list[str]]:
     """
     delimiter = max(",;\t", key=lines[0].count) if lines else ","
     try:
-        for row in csv.reader(lines, delimiter=delimiter):
+        for row in csv.reader(lines, delimiter=delimiter, skipinitialspace=True):
             yield [field.strip() for field in row]
     except csv.Error as error:
         raise UserError(f"{path}: not a CSV file: {error}") from None

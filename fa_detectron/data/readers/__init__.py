@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.image_list import check_image_list
 from fa_detectron.data.formats import FORMATS
+from fa_detectron.data.image_list import check_image_list
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 
