@@ -1,24 +1,31 @@
 """From what --train and --val name to the files of one split and their format, told by the content."""
 
 import os
-import re
 import shlex
 
 from fa_detectron.errors import UserError
-from fa_detectron.plain_yaml import read_plain_yaml
 
-from .formats import FORMATS, format_of, refusal_of
-from .glance import Glance, glance
+from . import splits
+from .annotation_files import (
+    SPLITS,
+    SUFFIXES,
+    AnnotationFile,
+    annotation_files,
+    choose,
+    is_name_of,
+    is_split,
+    look,
+    places_below,
+)
+from .formats import FORMATS, refusal_of
+from .glance import cvat_subsets
 from .json_file import read_json
 from .paths import NoSuchSplit, Source, is_inside, links_outside
-from .splits import find_description, has_split, is_image, split_names
+from .splits import find_description, has_split, is_image, read_description, split_names
 
 _TITLES = ", ".join(known.title for known in FORMATS.values())
 PATH_HELP = f"the file or folder of the annotations ({_TITLES}), FOLDER:SPLIT for one split"
-SPLITS = ("train", "val", "test")
-_SUFFIXES = (".json", ".xml", ".csv")
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
-_MANY = 20  # files of a suffix in a folder, from which a few are looked at to tell whether each is an image's
 
 
 def parse_source(text: str, default_split: str) -> Source:
@@ -50,13 +57,25 @@ def splits_of(text: str) -> dict[str, Source]:
         return {split: parse_source(text, split)}
     found = {}
     for name in SPLITS:
-        try:
-            source = parse_source(f"{path}:{name}", name)
-        except NoSuchSplit:
-            continue
-        if _lists_split(source):
+        if source := _split_of(path, name):
             found[name] = source
     return found or {"train": parse_source(path, "train")}
+
+
+def validation_split(text: str) -> Source | None:
+    """The validation split of the set that ``text`` names as a whole or another split of; None where it has none."""
+    path, split = locate(text)
+    if split in split_names("val"):
+        return None
+    return _split_of(path, "val")
+
+
+def _split_of(path: str, split: str) -> Source | None:
+    try:
+        source = parse_source(f"{path}:{split}", split)
+    except NoSuchSplit:
+        return None
+    return source if _lists_split(source) else None
 
 
 def _lists_split(source: Source) -> bool:
@@ -66,9 +85,9 @@ def _lists_split(source: Source) -> bool:
         lists = os.path.join(source.path, "ImageSets", "Main")
         return any(os.path.isfile(os.path.join(lists, f"{name}.txt")) for name in names)
     description = source.path if os.path.isfile(source.path) else find_description(source.path)
-    if source.format == "yolo" and description.lower().endswith((".yaml", ".yml")):
-        content = read_plain_yaml(description)
-        return isinstance(content, dict) and any(content.get(name) for name in names)
+    if source.format == "yolo" and description:
+        content = read_description(description)
+        return any(content.get(name) for name in names)
     return True
 
 
@@ -93,23 +112,25 @@ def _of_file(path: str, split: str, named: bool) -> Source:
         return Source(path, split, "yolo")
     if suffix in _ARCHIVES:
         raise UserError(f"{path}: an archive; unpack it and name the folder")
-    try:
-        outline = glance(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    key = format_of(outline)
-    if not key:
+    file = look(path)
+    if not file.format:
         if suffix == ".json":
             read_json(path)
-        raise _unknown(path, refusal_of(outline))
-    if FORMATS[key].per_image and key != "labelme":
-        raise UserError(f"{path}: {FORMATS[key].title} of one image; name the folder of such files")
-    return _source(path, key, outline, split, named)
+        raise _unknown(path, refusal_of(file.outline))
+    if FORMATS[file.format].per_image and file.format != "labelme":
+        raise UserError(f"{path}: {FORMATS[file.format].title} of one image; name the folder of such files")
+    return _source(file, split, named)
 
 
-def _source(path: str, key: str, outline: Glance, split: str, named: bool) -> Source:
-    if key == "cvat" and "@subset" in outline.inner:
-        return Source(path, split, key)
+def _source(file: AnnotationFile, split: str, named: bool) -> Source:
+    """The set in a file that is not called after the split."""
+    path, key = file.path, file.format
+    if key == "cvat" and "@subset" in file.outline.inner:
+        subsets = sorted(cvat_subsets(path))
+        if subsets != ["default"]:  # that of tasks without one
+            if any(is_name_of(name, split) for name in subsets):
+                return Source(path, split, key)
+            raise NoSuchSplit(f"{path}: has no subset {split!r}; it has {', '.join(subsets)} (FILE.xml:SUBSET)")
     if named:
         raise NoSuchSplit(f"{path}: {FORMATS[key].title} has no splits, so there is no {split!r}; name the file alone")
     return Source(path, "", key)
@@ -120,24 +141,21 @@ def _of_folder(folder: str, split: str, named: bool) -> Source:
         return Source(folder, split, "voc")
     if find_description(folder):
         return Source(folder, split, "yolo")
-    parts = {name: os.path.join(folder, name) for name in _folders(folder)}
-    for wanted in split_names(split):
-        for name, part in parts.items():
-            if name.casefold() == wanted.casefold() and (found := _files_of(part, split, False)):
-                return found
+    for name in _folders(folder):
+        part = os.path.join(folder, name)
+        if is_name_of(name, split) and (found := _set_file(part, split, False) or _per_image_set(part)):
+            return found
+    if found := _set_file(folder, split, named):
+        return found
     if has_split(folder, split):
         return Source(folder, split, "yolo")
-    others = [
-        name for name in parts if _is_split(name) and (_files_of(parts[name], name, False) or has_split(folder, name))
-    ]
-    if others:
+    if others := _other_splits(folder):
         raise NoSuchSplit(f"{folder}: has no split {split!r}; it has {', '.join(others)} (FOLDER:SPLIT)")
-    if found := _files_of(folder, split, named):
+    found = _per_image_set(folder) or (Source(folder, "", "yolo") if has_split(folder, "") else None)
+    if found and named:
+        raise NoSuchSplit(f"{folder}: has no split {split!r}; name the folder alone")
+    if found:
         return found
-    if has_split(folder, ""):
-        if named:
-            raise NoSuchSplit(f"{folder}: has no split {split!r}; name the folder alone")
-        return Source(folder, "", "yolo")
     raise _elsewhere(folder) or _unknown(folder, _refused_files(folder))
 
 
@@ -145,94 +163,38 @@ def _folders(folder: str) -> list[str]:
     return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
 
 
-def _is_split(name: str) -> bool:
-    return any(name.casefold() in split_names(split) for split in SPLITS)
+def _other_splits(folder: str) -> list[str]:
+    parts = {name: os.path.join(folder, name) for name in _folders(folder) if is_split(name)}
+    found = [name for name, part in parts.items() if _set_file(part, name, False) or _per_image_set(part)]
+    return list(dict.fromkeys(found + splits.splits_of(folder)))
 
 
-def _files_of(folder: str, split: str, named: bool) -> Source | None:
-    """The set that the annotation files of a folder make up, or those of its annotations/; None where there are none.
+def _set_file(folder: str, split: str, named: bool) -> Source | None:
+    """The file of a whole set in a folder or in its annotations/; None where there is none.
 
     Raises:
-        NoSuchSplit: there are only files of other splits; or a split was ``named``, and the files know of none.
+        NoSuchSplit: there are only files of other splits; or a split was ``named``, and the file knows of none.
         UserError: several files could be meant.
     """
     places = [folder, *(os.path.join(folder, name) for name in _folders(folder) if name.casefold() == "annotations")]
-    known = [item for place in places for item in _annotation_files(place)]
-    sets = [item for item in known if not FORMATS[item[1]].per_image]
-    if sets:
-        return _source(*_choose(folder, sets, split, named))
-    return _per_image_set(folder, split, named)
-
-
-def _annotation_files(folder: str) -> list[tuple[str, str, Glance]]:
-    """(file, format, outline) of the files in a folder; of many of one suffix that hold an image each, a few."""
-    found = []
-    for suffix in _SUFFIXES:
-        names = sorted(name for name in _names(folder) if name.lower().endswith(suffix) and not name.startswith("._"))
-        names = [name for name in names if not links_outside(folder, [name])]
-        items = [_look(os.path.join(folder, name)) for name in names[:_MANY]]
-        if len(names) > _MANY and not all(FORMATS[key].per_image for _, key, _ in items if key):
-            items += [_look(os.path.join(folder, name)) for name in names[_MANY:]]
-        found += [item for item in items if item[1]]
-    return found
-
-
-def _names(folder: str) -> list[str]:
-    return [entry.name for entry in os.scandir(folder) if entry.is_file()]
-
-
-def _look(path: str) -> tuple[str, str, Glance]:
-    try:
-        outline = glance(path)
-    except OSError:
-        outline = Glance("text")
-    return path, format_of(outline), outline
-
-
-def _choose(
-    folder: str, sets: list[tuple[str, str, Glance]], split: str, named: bool
-) -> tuple[str, str, Glance, str, bool]:
-    """Of several annotation files the one of the split, told by its name ("instances_train2017.json")."""
-    words = {path: set(re.findall("[a-z]+", os.path.basename(path).casefold())) for path, _, _ in sets}
-    own = [item for item in sets if words[item[0]] & set(split_names(split))]
-    neutral = [item for item in sets if not any(_is_split(word) for word in words[item[0]])]
-    chosen = own or neutral
-    if not chosen:
-        names = ", ".join(os.path.basename(path) for path, _, _ in sets)
-        raise NoSuchSplit(f"{folder}: has no split {split!r}; its annotations are {names}")
-    if len(chosen) > 1:
-        chosen = [item for item in chosen if "instances" in words[item[0]]] or chosen
-    if len(chosen) > 1:
-        names = ", ".join(f"{path} ({FORMATS[key].title})" for path, key, _ in chosen)
-        raise UserError(f"{folder}: holds several files of annotations, name one of them: {names}")
-    ((path, key, outline),) = chosen
-    return path, key, outline, split, named and not own
-
-
-def _per_image_set(folder: str, split: str, named: bool) -> Source | None:
-    places = _places_below(folder)
-    kinds = set().union(*places.values())
-    if len(kinds) != 1 or not FORMATS[key := kinds.pop()].per_image:
+    files = [file for place in places for file in annotation_files(place) if not FORMATS[file.format].per_image]
+    if not files:
         return None
-    if named:
-        raise NoSuchSplit(f"{folder}: has no split {split!r}; name the folder alone")
-    return Source(folder, "", key)
+    file, is_own = choose(folder, files, split)
+    return _source(file, split, named and not is_own)
 
 
-def _places_below(folder: str) -> dict[str, set[str]]:
-    """The folders, itself and below, that hold annotation files, and their formats."""
-    found = {}
-    for place, folders, _ in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if kinds := {key for _, key, _ in _annotation_files(place)}:
-            found[place] = kinds
-    return found
+def _per_image_set(folder: str) -> Source | None:
+    """The set that the files in a folder and below make up, where all of them hold an image each."""
+    kinds = set().union(*places_below(folder).values())
+    key = kinds.pop() if len(kinds) == 1 else ""
+    return Source(folder, "", key) if key and FORMATS[key].per_image else None
 
 
 def _elsewhere(folder: str) -> UserError | None:
     places = [
         f"  {place} ({', '.join(sorted(FORMATS[kind].title for kind in kinds))})"
-        for place, kinds in _places_below(folder).items()
+        for place, kinds in places_below(folder).items()
     ]
     if not places:
         return None
@@ -248,8 +210,8 @@ def _refused_files(folder: str) -> str:
         for name in sorted(names):
             if name.lower().endswith((".tfrecord", ".record")):
                 return f"TFRecord files ({os.path.join(place, name)}); export the set as COCO"
-            if name.lower().endswith(_SUFFIXES) and not links_outside(place, [name]):
-                if text := refusal_of(_look(os.path.join(place, name))[2]):
+            if name.lower().endswith(SUFFIXES) and not links_outside(place, [name]):
+                if text := refusal_of(look(os.path.join(place, name)).outline):
                     return f"{text} ({os.path.join(place, name)})"
     if all(is_image(name) for _, _, names in os.walk(folder) for name in names):
         return "images alone (masks hold no boxes): the file of their annotations is missing"

@@ -4,7 +4,7 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 from xml.sax import SAXException
 from xml.sax.handler import ContentHandler
@@ -49,7 +49,8 @@ def glance(path: str) -> Glance:
     if first in (b"{", b"["):
         return _json_outline(data.decode(json.detect_encoding(data), "replace"))
     if first == b"<":
-        return _xml_outline(data)
+        found = _outline([data])
+        return Glance("xml", found.top, frozenset(found.keys), frozenset(found.inner))
     try:
         fields = next(csv_rows(path, data.decode("utf-8-sig", "replace").lstrip().splitlines()[:1]), [])
     except UserError:
@@ -91,12 +92,15 @@ class _Outline(ContentHandler):
         self.depth, self.top = 0, ""
         self.keys: set[str] = set()
         self.inner: set[str] = set()
+        self.subsets: set[str] = set()  # of CVAT's images
 
     def startElement(self, name: str, attrs: AttributesImpl) -> None:
         if self.depth == 0:
             self.top = name
         elif self.depth == 1:
             self.keys.add(name)
+            if name == "image":
+                self.subsets.add(attrs.get("subset", "default"))
             self.inner.update(f"@{key}" for key in attrs.getNames())
         elif self.depth == 2:
             self.inner.add(name)
@@ -106,11 +110,18 @@ class _Outline(ContentHandler):
         self.depth -= 1
 
 
-def _xml_outline(data: bytes) -> Glance:
+def _outline(chunks: Iterable[bytes]) -> _Outline:
     parser, outline = defusedxml.sax.make_parser(), _Outline()
     parser.setContentHandler(outline)
     try:
-        parser.feed(data)
+        for chunk in chunks:
+            parser.feed(chunk)
     except (SAXException, DefusedXmlException, ValueError, LookupError):
         pass  # what stands before is enough; the reader names the fault
-    return Glance("xml", outline.top, frozenset(outline.keys), frozenset(outline.inner))
+    return outline
+
+
+def cvat_subsets(path: str) -> set[str]:
+    """The subsets of all images in a CVAT XML file; CVAT calls it "default" where an image has none."""
+    with open(path, "rb") as stream:
+        return _outline(iter(lambda: stream.read(_READ), b"")).subsets

@@ -136,11 +136,13 @@ def test_a_folder_of_several_sets_is_refused_with_their_names(tmp_path):
 def test_many_files_are_told_by_a_few(tmp_path, monkeypatch):
     for number in range(60):
         write(tmp_path / f"{number}.json", labelme_file(f"{number}.png"))
-    from fa_detectron.data import detection
+    from fa_detectron.data import annotation_files
 
     looked = []
-    monkeypatch.setattr(detection, "glance", lambda path, real=detection.glance: looked.append(path) or real(path))
-    assert source(tmp_path)[0] == "labelme" and len(looked) <= 2 * detection._MANY
+    monkeypatch.setattr(
+        annotation_files, "glance", lambda path, real=annotation_files.glance: looked.append(path) or real(path)
+    )
+    assert source(tmp_path)[0] == "labelme" and len(looked) <= 3 * annotation_files._MANY
 
 
 @pytest.mark.parametrize(
@@ -197,3 +199,10 @@ def test_samples_that_the_tools_wrote(folder, summary, found):
     data = read(str(shared(f"data/formats/{folder}")), findings=Findings())
     assert data.summary == f"read as {summary}"
     assert [box for items in boxes(data).values() for _, box in items] == found
+
+
+def test_the_folder_that_datumaro_writes(tmp_path):
+    image(tmp_path / "images" / "train" / "a.png")
+    write(tmp_path / "annotations" / "instances_train.json", COCO)
+    data = read(str(tmp_path))
+    assert data.format == "COCO JSON" and data.images[0].file_name == str(tmp_path / "images" / "train" / "a.png")
