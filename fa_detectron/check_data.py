@@ -1,6 +1,6 @@
 """Look through a data set before hours are spent on it.
 
-    python -m fa_detectron.check_data PATH [--val PATH] [--images FOLDER]
+    python -m fa_detectron.check_data PATH [--val PATH] [--images FOLDER] [--write FOLDER]
 
 Exit status 0: nothing found, 1: something to repair, 2: wrong use.
 """
@@ -24,8 +24,9 @@ from fa_detectron.data.box_statistics import (
 )
 from fa_detectron.data.checks import check_classes, clean_boxes, nothing_to_learn
 from fa_detectron.data.class_checks import check_labels
+from fa_detectron.data.clean_copy import CHANGES, check_target, write_clean_copy
 from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
-from fa_detectron.data.detection import PATH_HELP, locate, parse_source
+from fa_detectron.data.detection import PATH_HELP, locate, parse_source, splits_of
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
 from fa_detectron.data.preparation import class_table
@@ -74,6 +75,10 @@ def argument_parser() -> argparse.ArgumentParser:
         "--sheet", metavar="FILE", default="output/check_data.jpg", help="picture of samples ('' for none)"
     )
     parser.add_argument("--json", metavar="FILE", help="everything found, for programs")
+    parser.add_argument(
+        "--write", metavar="FOLDER", help="write what can be used, all splits, as a clean COCO set with its images"
+    )
+    parser.add_argument("--link", action="store_true", help="with --write: hard links to the images, not copies")
     return parser
 
 
@@ -213,6 +218,10 @@ def check_data(args: argparse.Namespace) -> int:
     """Print the report of the arguments' data sets; returns the exit status, 0 or 1."""
     if args.images and not os.path.isdir(os.path.expanduser(args.images)):
         raise UserError(f"--images: no such folder: {args.images}")
+    if args.link and not args.write:
+        raise UserError("--link goes with --write FOLDER")
+    if args.write:
+        check_target(args.write, outside=locate(args.path)[0])
     cfg = load_config(args.config_file)
     if args.size is not None:
         set_input_size(cfg, args.size)
@@ -238,6 +247,10 @@ def check_data(args: argparse.Namespace) -> int:
         write_json_atomically(args.json, as_json(checked, findings, status))
     if args.sheet and checked:
         _save_sheet(args.sheet, next(iter(checked.values())))
+    if args.write:
+        sources = splits_of(args.path) | ({"val": parse_source(args.val, "val")} if args.val else {})
+        lines = write_clean_copy(sources, options, args.write, args.link, _bar)
+        print("\n".join(["", *lines, f"Changes: {os.path.join(args.write, CHANGES)}"]))
     return status
 
 
