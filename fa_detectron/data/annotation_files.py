@@ -39,13 +39,25 @@ def is_split(name: str) -> bool:
     return any(is_name_of(name, split) for split in SPLITS)
 
 
+def _names(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:  # not permitted: nothing to be found there
+        return []
+
+
+def folders_in(folder: str) -> list[str]:
+    """The names of the folders in a folder that are not hidden."""
+    return [name for name in _names(folder) if not name.startswith(".") and os.path.isdir(os.path.join(folder, name))]
+
+
 def annotation_files(folder: str) -> list[AnnotationFile]:
     """The files in a folder that are of a known format; of many that hold an image each, a few."""
-    names = [entry.name for entry in os.scandir(folder) if entry.is_file() and not entry.name.startswith("._")]
-    names = sorted(name for name in names if name.lower().endswith(SUFFIXES))
+    names = [name for name in _names(folder) if name.lower().endswith(SUFFIXES) and not name.startswith("._")]
+    names = [name for name in names if os.path.isfile(os.path.join(folder, name)) and not links_outside(folder, [name])]
     found = []
     for suffix in SUFFIXES:
-        own = [name for name in names if name.lower().endswith(suffix) and not links_outside(folder, [name])]
+        own = [name for name in names if name.lower().endswith(suffix)]
         items = [look(os.path.join(folder, name)) for name in own[:_MANY]]
         if not all(FORMATS[item.format].per_image for item in items if item.format):
             items += [look(os.path.join(folder, name)) for name in own[_MANY:]]

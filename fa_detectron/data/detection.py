@@ -12,6 +12,7 @@ from .annotation_files import (
     AnnotationFile,
     annotation_files,
     choose,
+    folders_in,
     is_name_of,
     is_split,
     look,
@@ -141,7 +142,7 @@ def _of_folder(folder: str, split: str, named: bool) -> Source:
         return Source(folder, split, "voc")
     if find_description(folder):
         return Source(folder, split, "yolo")
-    for name in _folders(folder):
+    for name in folders_in(folder):
         part = os.path.join(folder, name)
         if is_name_of(name, split) and (found := _set_file(part, split, False) or _per_image_set(part)):
             return found
@@ -159,12 +160,8 @@ def _of_folder(folder: str, split: str, named: bool) -> Source:
     raise _elsewhere(folder) or _unknown(folder, _refused_files(folder))
 
 
-def _folders(folder: str) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-
-
 def _other_splits(folder: str) -> list[str]:
-    parts = {name: os.path.join(folder, name) for name in _folders(folder) if is_split(name)}
+    parts = {name: os.path.join(folder, name) for name in folders_in(folder) if is_split(name)}
     found = [name for name, part in parts.items() if _set_file(part, name, False) or _per_image_set(part)]
     return list(dict.fromkeys(found + splits.splits_of(folder)))
 
@@ -176,7 +173,7 @@ def _set_file(folder: str, split: str, named: bool) -> Source | None:
         NoSuchSplit: there are only files of other splits; or a split was ``named``, and the file knows of none.
         UserError: several files could be meant.
     """
-    places = [folder, *(os.path.join(folder, name) for name in _folders(folder) if name.casefold() == "annotations")]
+    places = [folder, *(os.path.join(folder, name) for name in folders_in(folder) if name.casefold() == "annotations")]
     files = [file for place in places for file in annotation_files(place) if not FORMATS[file.format].per_image]
     if not files:
         return None
