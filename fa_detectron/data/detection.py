@@ -20,8 +20,9 @@ from .annotation_files import (
 )
 from .formats import FORMATS, refusal_of
 from .glance import cvat_subsets
-from .json_file import read_json
 from .paths import NoSuchSplit, Source, is_inside, links_outside
+from .readers.json_file import read_json
+from .readers.voc import xml_folder
 from .splits import find_description, has_split, is_image, read_description, split_names
 
 _TITLES = ", ".join(known.title for known in FORMATS.values())
@@ -185,6 +186,8 @@ def _per_image_set(folder: str) -> Source | None:
     """The set that the files in a folder and below make up, where all of them hold an image each."""
     kinds = set().union(*places_below(folder).values())
     key = kinds.pop() if len(kinds) == 1 else ""
+    if key == "voc" and not xml_folder(folder):  # they lie further down
+        return None
     return Source(folder, "", key) if key and FORMATS[key].per_image else None
 
 

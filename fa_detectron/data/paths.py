@@ -32,6 +32,15 @@ def is_inside(name: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
+def encodable(name: str) -> bool:
+    """Whether the file system can be asked for a name; JSON may hold halves of characters."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def links_outside(root: str, names: Iterable[str]) -> set[str]:
     """Those of the relative ``names`` that a link takes out of the folder ``root``; ``root`` itself may be a link."""
     real = os.path.join(os.path.realpath(root), "")

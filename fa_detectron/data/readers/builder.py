@@ -9,7 +9,7 @@ from fa_detectron.data.checks import MOST_PIXELS, report_images
 from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.image_finder import ImageFinder
 from fa_detectron.data.image_list import size_from_file
-from fa_detectron.data.paths import Source, is_inside, links_outside
+from fa_detectron.data.paths import Source, encodable, links_outside
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.splits import is_image
 from fa_detectron.data.values import class_name, number, short
@@ -53,13 +53,6 @@ class SetBuilder:
         self._problems: dict[str, list[str]] = defaultdict(list)
         self._notes: dict[str, list[str]] = defaultdict(list)
 
-    def _holds(self, path: str) -> bool:
-        """Whether there is such a file in the set's folder, to which no link leads from elsewhere."""
-        relative = os.path.relpath(path, self.root)
-        if not encodable(path) or "\0" in path or not is_inside(relative) or not os.path.isfile(path):
-            return False
-        return self._options.follow_links or not links_outside(self.root, [relative])
-
     def image(
         self,
         name: Any,
@@ -68,7 +61,7 @@ class SetBuilder:
         *,
         file: str = "",
         beside: Sequence[str] = (),
-        otherwise: str = "",
+        otherwise: Sequence[str] = (),
         embedded: bool = False,
     ) -> ImageRecord | None:
         """A new image of the set.
@@ -80,7 +73,7 @@ class SetBuilder:
                 texts), the image itself tells.
             file: that the annotations stand in, if not the source's.
             beside: paths at which the image is looked for first.
-            otherwise: the name to look for where there is no file of ``name``.
+            otherwise: names to look for where ``name`` leads nowhere.
             embedded: the annotation file holds the image as well.
 
         Returns:
@@ -89,10 +82,7 @@ class SetBuilder:
         if not isinstance(name, str) or not name.strip() or "\0" in name or not encodable(name):
             self.refuse("images without a file name", f"{where}: {short(name)}")
             return None
-        path = next((place for place in map(os.path.normpath, beside) if self._holds(place)), "")
-        path = path or self.finder.find(name)
-        if otherwise and path and not os.path.isfile(path):
-            path = self.finder.find(otherwise) or path
+        path = self.finder.find(*map(self._relative, beside), name, *otherwise)
         if embedded and path and not os.path.isfile(path):
             self.refuse("files whose image exists only inside them (imageData); write it beside the file", where)
             return None
@@ -105,16 +95,19 @@ class SetBuilder:
             found = size_from_file(path, self._unreadable)
         if found is None:
             return None
-        record = ImageRecord(path, os.path.relpath(path, self.root), *found, [], file or self._source_file)
+        record = ImageRecord(path, self._relative(path), *found, [], file or self._source_file)
         self._images.append(record)
         return record
 
     def image_files(self) -> list[str]:
         """All images in the set's folder and below."""
-        found = [
-            os.path.join(place, name) for place, _, names in os.walk(self.root) for name in names if is_image(name)
-        ]
-        return sorted(path for path in found if self._holds(path))
+        places = os.walk(self.root)
+        found = [os.path.join(place, name) for place, _, names in places for name in names if is_image(name)]
+        leaving = () if self._options.follow_links else links_outside(self.root, map(self._relative, found))
+        return sorted(path for path in found if self._relative(path) not in leaving)
+
+    def _relative(self, path: str) -> str:
+        return os.path.relpath(path, self.root)
 
     def box(self, image: ImageRecord, label: Any, box: Box | None, index: int, crowd: bool = False) -> None:
         """A new box of an image, in pixels; None stands for coordinates that cannot be used."""
@@ -176,12 +169,3 @@ class SetBuilder:
         known = dict.fromkeys(filter(None, map(class_name, classes)))
         used = {annotation.label for image in self._images for annotation in image.annotations}
         return AnnotatedSet(self.path, (*known, *sorted(used - known.keys())), self._images)
-
-
-def encodable(name: str) -> bool:
-    """Whether the file system can be asked for it; JSON may hold halves of characters."""
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return True

@@ -1,11 +1,11 @@
 """Read CreateML JSON: a list of images with boxes whose x and y are those of the centre, in pixels."""
 
 from fa_detectron.data.findings import PROBLEM, Findings
-from fa_detectron.data.json_file import objects, read_json
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 
 from .builder import SetBuilder
+from .json_file import objects, read_json
 from .shapes import Box, numbers
 
 

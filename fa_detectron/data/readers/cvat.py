@@ -14,13 +14,13 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import NoSuchSplit, Source, is_inside
+from fa_detectron.data.paths import NoSuchSplit, Source, encodable, is_inside
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.splits import split_names
 from fa_detectron.data.values import flag, number
 from fa_detectron.errors import UserError
 
-from .builder import SetBuilder, encodable
+from .builder import SetBuilder
 from .shapes import Box, ellipse, hull, rectangle, rotated
 from .voc import parse_xml
 

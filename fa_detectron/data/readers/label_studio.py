@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.json_file import objects, read_json
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.values import flag, number, short
 
 from .builder import SetBuilder
+from .json_file import objects, read_json
 from .shapes import Box, ellipse, hull, numbers, rotated
 
 _SHAPES = ("rectangle", "ellipse", "polygon")
@@ -87,8 +87,8 @@ def _image(builder: SetBuilder, task: dict[str, Any], regions: list[dict[str, An
         ),
         (None, None),
     )
-    plain = _UPLOAD.sub("", os.path.basename(name)) if name else ""
-    return builder.image(name, where, size, otherwise=plain)
+    base = os.path.basename(name) if name else ""
+    return builder.image(name, where, size, otherwise=(base, _UPLOAD.sub("", base)) if base else ())
 
 
 def _add_regions(builder: SetBuilder, image: ImageRecord, regions: list[dict[str, Any]]) -> None:

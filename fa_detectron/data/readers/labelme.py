@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.json_file import objects, read_json
 from fa_detectron.data.paths import Source, links_outside
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.splits import IMAGE_SUFFIXES
@@ -17,6 +16,7 @@ from fa_detectron.data.values import flag, short
 from fa_detectron.errors import UserError
 
 from .builder import SetBuilder
+from .json_file import objects, read_json
 from .shapes import Box, ellipse, hull
 
 _AREAS = ("rectangle", "polygon", "rotation", "quadrilateral")  # the last two are X-AnyLabeling's

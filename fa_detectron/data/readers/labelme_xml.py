@@ -35,7 +35,7 @@ def read_labelme_xml(source: Source, options: ReadOptions, findings: Findings) -
             continue
         folder, name = (root.findtext("folder") or "").strip(), (root.findtext("filename") or "").strip()
         size = (root.findtext("imagesize/ncols"), root.findtext("imagesize/nrows"))
-        image = builder.image(os.path.join(folder, name) if name else "", path, size, file=path, otherwise=name)
+        image = builder.image(os.path.join(folder, name) if name else "", path, size, file=path, otherwise=[name])
         for index, item in enumerate(root.iterfind("object") if image else ()):
             if not flag((item.findtext("deleted") or "").strip()):
                 builder.box(image, item.findtext("name"), _box(item), index)

@@ -11,7 +11,6 @@ from typing import Any
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.glance import csv_rows
-from fa_detectron.data.json_file import objects, read_json
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 from fa_detectron.data.text_files import read_text
@@ -19,6 +18,7 @@ from fa_detectron.data.values import flag, number
 from fa_detectron.errors import UserError
 
 from .builder import SetBuilder
+from .json_file import objects, read_json
 from .shapes import Box, ellipse, hull, rectangle
 
 _CLASS_WORDS = ("class", "label", "category", "name", "type", "object", "classname", "labelname")
