@@ -54,15 +54,22 @@ def folders_in(folder: str) -> list[str]:
 def annotation_files(folder: str) -> list[AnnotationFile]:
     """The files in a folder that are of a known format; of many that hold an image each, a few."""
     names = [name for name in _names(folder) if name.lower().endswith(SUFFIXES) and not name.startswith("._")]
-    names = [name for name in names if os.path.isfile(os.path.join(folder, name)) and not links_outside(folder, [name])]
     found = []
     for suffix in SUFFIXES:
         own = [name for name in names if name.lower().endswith(suffix)]
-        items = [look(os.path.join(folder, name)) for name in own[:_MANY]]
-        if not all(FORMATS[item.format].per_image for item in items if item.format):
-            items += [look(os.path.join(folder, name)) for name in own[_MANY:]]
-        found += [item for item in items if item.format]
+        items = _look_at(folder, own[:_MANY])
+        if not any(FORMATS[item.format].per_image for item in items):
+            items += _look_at(folder, own[_MANY:])
+        found += items
     return found
+
+
+def _look_at(folder: str, names: list[str]) -> list[AnnotationFile]:
+    """Those of the files that are of a known format; links out of the folder are passed over."""
+    usable = [
+        name for name in names if os.path.isfile(os.path.join(folder, name)) and not links_outside(folder, [name])
+    ]
+    return [item for name in usable if (item := look(os.path.join(folder, name))).format]
 
 
 def choose(folder: str, files: list[AnnotationFile], split: str) -> tuple[AnnotationFile, bool]:
