@@ -48,7 +48,18 @@ def _names(folder: str) -> list[str]:
 
 def folders_in(folder: str) -> list[str]:
     """The names of the folders in a folder that are not hidden."""
-    return [name for name in _names(folder) if not name.startswith(".") and os.path.isdir(os.path.join(folder, name))]
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
+    except OSError:
+        return []
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def annotation_files(folder: str) -> list[AnnotationFile]:
