@@ -1,6 +1,6 @@
 """Look through a data set before hours are spent on it.
 
-    python -m fa_detectron.check_data PATH [--val PATH] [--images FOLDER]
+    python -m fa_detectron.check_data PATH [--val PATH] [--images FOLDER] [--write FOLDER]
 
 Exit status 0: nothing found, 1: something to repair, 2: wrong use.
 """
@@ -24,10 +24,11 @@ from fa_detectron.data.box_statistics import (
 )
 from fa_detectron.data.checks import check_classes, clean_boxes, nothing_to_learn
 from fa_detectron.data.class_checks import check_labels
+from fa_detectron.data.clean_copy import CHANGES, check_target, write_clean_copy
 from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
+from fa_detectron.data.detection import PATH_HELP, locate, parse_source, splits_of
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
-from fa_detectron.data.paths import FORMATS, parse_source
 from fa_detectron.data.pixel_range import pixel_depth, settle_pixel_range
 from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.preparation import class_table
@@ -57,7 +58,7 @@ class Checked:
 
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fa_detectron.check_data", description=__doc__.split("\n")[0])
-    parser.add_argument("path", metavar="PATH", help=f"the training set: {FORMATS}")
+    parser.add_argument("path", metavar="PATH", help=f"the training set: {PATH_HELP}")
     parser.add_argument("--val", metavar="PATH", help="the validation set, whose images must not be among the others")
     parser.add_argument("--images", metavar="FOLDER", default="", help="where the images lie, if not beside the rest")
     parser.add_argument(
@@ -78,6 +79,10 @@ def argument_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--json", metavar="FILE", help="everything found, for programs")
     parser.add_argument(
+        "--write", metavar="FOLDER", help="write what can be used, all splits, as a clean COCO set with its images"
+    )
+    parser.add_argument("--link", action="store_true", help="with --write: hard links to the images, not copies")
+    parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
     )
     return parser
@@ -96,11 +101,12 @@ def check_set(
     Returns:
         None where the set is too broken to be read; ``findings`` then says why.
     """
-    source = parse_source(path, split)
+    name = path
     try:
+        name = str(source := parse_source(path, split))
         data = read_annotated_set(source, options, findings)
     except UserError as error:
-        findings.say(REFUSED, str(source), str(error).removeprefix(f"{source}: "))
+        findings.say(REFUSED, name, str(error).removeprefix(f"{name}: "))
         return None
     if classes is not None:
         check_classes(data, classes, findings)
@@ -143,7 +149,7 @@ def report(checked: dict[str, Checked], size: InputSize, findings: Findings) -> 
     for name, item in checked.items():
         statistics = item.statistics
         crowd = f" and {statistics.crowd} crowd boxes" if statistics.crowd else ""
-        lines.append(f"{name} set {item.data.path}: {len(item.data.images)} images, {statistics.boxes} boxes{crowd}")
+        lines.append(f"{name} set {item.data.path}: {item.data.summary}, {statistics.boxes} boxes{crowd}")
     if checked:
         first = next(iter(checked.values()))
         columns = {
@@ -220,14 +226,18 @@ def check_data(args: argparse.Namespace) -> int:
     """Print the report of the arguments' data sets; returns the exit status, 0 or 1."""
     if args.images and not os.path.isdir(os.path.expanduser(args.images)):
         raise UserError(f"--images: no such folder: {args.images}")
+    if args.link and not args.write:
+        raise UserError("--link goes with --write FOLDER")
+    if args.write:
+        check_target(args.write, outside=locate(args.path)[0])
     cfg = load_config(args.config_file, args.opts)
     if args.size is not None:
         set_input_size(cfg, args.size)
     size, reader, findings = input_size(cfg), ImageReader.from_config(cfg), Findings()
     options = ReadOptions(args.images, args.follow_links, args.skip_missing_images, reader.upright)
     wanted = {"training": (args.path, "train"), **({"validation": (args.val, "val")} if args.val else {})}
-    for path, split in wanted.values():
-        parse_source(path, split)  # a wrong argument costs no time
+    for path, _ in wanted.values():
+        locate(path)  # a wrong argument costs no time
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
@@ -247,6 +257,10 @@ def check_data(args: argparse.Namespace) -> int:
         write_json_atomically(args.json, as_json(checked, findings, reader, status))
     if args.sheet and checked:
         _save_sheet(args.sheet, next(iter(checked.values())), reader)
+    if args.write:
+        sources = splits_of(args.path) | ({"val": parse_source(args.val, "val")} if args.val else {})
+        lines = write_clean_copy(sources, options, reader, args.write, args.link, _bar)
+        print("\n".join(["", *lines, f"Changes: {os.path.join(args.write, CHANGES)}"]))
     return status
 
 

@@ -83,6 +83,7 @@ class Findings:
 
     def _append(self, finding: Finding) -> None:
         if self.strict and finding.kind == REFUSED:
+            self.log()  # what was found before may explain it
             raise UserError(str(finding))
         if finding not in self.all:
             self.all.append(finding)

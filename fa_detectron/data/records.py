@@ -59,3 +59,9 @@ class AnnotatedSet:
     classes: tuple[str, ...]  # in the order of the class numbers
     images: list[ImageRecord]
     category_ids: tuple[int | str, ...] | None = None  # of the classes, in their order; None: the format has no ids
+    format: str = ""  # in words, as in "CVAT XML"
+
+    @property
+    def summary(self) -> str:
+        """What was read, in a line."""
+        return f"read as {self.format}, {len(self.images)} images, {len(self.classes)} classes"

@@ -22,10 +22,10 @@ from .atomic import write_json_atomically
 from .checks import BAD_BOXES, check_classes, clean_boxes
 from .class_checks import check_labels
 from .class_selection import check_kept_classes, select_classes
+from .detection import parse_source, validation_split
 from .findings import Findings
 from .hold_out import hold_out, keep_part
 from .image_scan import scan_images
-from .paths import parse_source, validation_split
 from .pixels import ImageReader
 from .readers import read_annotated_set
 from .records import AnnotatedSet, ReadOptions
@@ -75,7 +75,7 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
     if train:
         data.VAL_IMAGES = ()
     if train and not val:
-        own = validation_split(parse_source(train, "train"))
+        own = validation_split(train)
         data.VAL_PATH, data.TEST = str(own or ""), ()
         if own:
             logger.info("validation set: %s, the set's own split (--val names another)", own)

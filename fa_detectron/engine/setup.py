@@ -98,7 +98,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         UserError: anything wrong with arguments, config or data.
     """
     from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
-    from fa_detectron.data.paths import parse_source
+    from fa_detectron.data.detection import parse_source
 
     if not args.config_file:
         raise UserError("--config-file FILE is missing (see configs/)")

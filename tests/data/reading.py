@@ -1,8 +1,8 @@
 """Reading and checking a set as training does."""
 
 from fa_detectron.data.checks import clean_boxes
+from fa_detectron.data.detection import parse_source
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import parse_source
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 

@@ -32,7 +32,10 @@ def test_a_good_set(coco, check, tmp_path):
     assert status == 0, text
     assert found["exit_status"] == 0 and found["sets"]["training"].items() >= SMALL.items()
     assert found["sets"]["training"]["classes"]["cat"] == {"boxes": 1, "images": 1}
-    assert "3 images, 2 boxes and 1 crowd boxes" in text and "Likely mistakes: nothing" in text
+    assert (
+        "read as COCO JSON, 3 images, 2 classes, 2 boxes and 1 crowd boxes" in text
+        and "Likely mistakes: nothing" in text
+    )
     with Image.open(tmp_path / "out" / "sheet.jpg") as sheet:
         assert sheet.width > 600 and sheet.height > 200
 
@@ -166,7 +169,8 @@ def test_classes_that_only_the_validation_set_has(voc, check):
 def test_yolo_sets(yolo, check):
     path = yolo({"train": {"a": "0 0.5 0.5 0.9 0.9\n1 0.5 0.5 0.5 0.5\n", "b": "0 0.5 0.5 0.9"}, "val": {"c": ""}})
     status, text, _ = check(path, "--val", path)
-    assert status == 1 and "1 label rows that are neither a class and box" in text and "2 images, 2 boxes" in text
+    assert status == 1 and "1 label rows that are neither a class and box" in text
+    assert "read as YOLO, 2 images, 2 classes, 2 boxes" in text
 
 
 def test_boxes_between_the_locations(coco, check, tmp_path):

@@ -76,7 +76,7 @@ def test_links_out_of_the_set_are_refused(coco, tmp_path, tmp_path_factory):
     ("text", "message"),
     [
         ('{"images": [', r"not valid JSON.*line 1, column"),
-        ("[]", "one JSON object"),
+        ("[]", "no annotations in a format that is known"),
         ("[" * 100_000, "not valid JSON"),
         ('{"images": [], "annotations": []}', "neither categories nor annotations"),
         ('{"images": [], "categories": []}', "has no key 'annotations'"),

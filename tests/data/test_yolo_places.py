@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from fa_detectron.data.detection import parse_source, validation_split
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import parse_source, validation_split
 from fa_detectron.data.splits import split_names
 from fa_detectron.errors import UserError
 from tests.data.reading import read
@@ -69,7 +69,7 @@ def test_the_given_name_comes_first(tmp_path):
 def test_a_folder_of_splits_is_not_read_as_one(tmp_path):
     save(tmp_path / "images/train/a.png", tmp_path / "labels/train/a.txt")
     save(tmp_path / "images/test/b.png", tmp_path / "labels/test/b.txt")
-    with pytest.raises(UserError, match=r"no split 'val'; it has train, test: name one as FOLDER:SPLIT"):
+    with pytest.raises(UserError, match=r"no split 'val'; it has train, test \(FOLDER:SPLIT\)"):
         parse_source(str(tmp_path), "val")
 
 
@@ -320,7 +320,7 @@ def test_the_commands_follow_links(linked, check, tmp_path):
 
     path, _ = linked
     assert "leads out of" in (text := check(path)[1]) and "--follow-links" in text
-    assert "1 images, 1 boxes" in check(path, "--follow-links")[1]
+    assert "1 images, 2 classes, 1 boxes" in check(path, "--follow-links")[1]
     args = ["--config-file", str(Path(__file__).parents[2] / "configs/demo.yaml"), "--train", path, "--num-gpus", "0"]
     end = ["DATASETS.TEST", "()", "OUTPUT_DIR", str(tmp_path / "run"), "MODEL.WEIGHTS", ""]
     with pytest.raises(UserError, match="--follow-links"):
@@ -334,10 +334,10 @@ def test_a_sets_own_validation_split_has_many_names(tmp_path):
     for split in ("train", "valid"):
         save(tmp_path / split / "images/a.png", tmp_path / split / "labels/a.txt")
     source = parse_source(str(tmp_path), "train")
-    assert boxes(read(str(validation_split(source)))) == {"a.png": [("1", PIXELS)]}
-    assert validation_split(source._replace(split="valid")) is None
+    assert boxes(read(str(validation_split(str(source))))) == {"a.png": [("1", PIXELS)]}
+    assert validation_split(str(source._replace(split="valid"))) is None
     for text, found in (("valid: valid/images", True), ("test: valid/images", False)):
         path = describe(tmp_path / "data.yaml", f"train: train/images\n{text}")
-        assert (validation_split(parse_source(path, "train")) is not None) == found
+        assert (validation_split(path) is not None) == found
     (tmp_path / "obj.data").write_text("train = train/images\nvalid = valid/images\nnames = none\n")
-    assert validation_split(parse_source(str(tmp_path / "obj.data"), "train"))
+    assert validation_split(str(tmp_path / "obj.data"))

@@ -1,7 +1,9 @@
 """Data sets from anywhere: whatever a file holds, reading it ends in a set or in words, and stays in its folder."""
 
+import copy
 import json
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -14,14 +16,15 @@ pytest.importorskip("detectron2")
 
 from fa_detectron.data.box_statistics import InputSize, box_statistics, repeated_boxes
 from fa_detectron.data.checks import check_classes, clean_boxes
+from fa_detectron.data.detection import parse_source
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_scan import same_content, scan_images
-from fa_detectron.data.paths import parse_source
 from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.registration import to_coco_json, to_dataset_dicts
 from fa_detectron.errors import UserError
+from tests.data.exports import cvat_xml, label_studio_region, label_studio_task, labelme_file
 from tests.fuzz.cases import NASTY_TEXTS, example, fuzz, mutate_bytes, mutate_json, nasty
 
 SIZE = InputSize(800, 1333, (8, 16, 32), 0.0)
@@ -42,9 +45,9 @@ def folder(tmp_path_factory):
     return root
 
 
-def use(text: str, split: str) -> None:
-    """Read a set as training and as check_data do; both end in a set or in a UserError."""
-    root = os.path.realpath(text.rpartition(":")[0] if not os.path.exists(text) else text)
+def use(text: str, split: str, within: str = "") -> None:
+    """Read a set as training and as check_data do; both end in a set (of images ``within``) or in a UserError."""
+    root = os.path.realpath(within or (text.rpartition(":")[0] if not os.path.exists(text) else text))
     root = root if os.path.isdir(root) else os.path.dirname(root)
     for findings in (Findings(strict=True), Findings()):
         try:
@@ -213,3 +216,89 @@ def test_yolo(folder, files):
     (folder / "data.yaml").write_bytes(text)
     with example(files, folder):
         use(f"{folder / 'data.yaml'}:{split}" if split else str(folder / "data.yaml"), "train")
+
+
+_NAMES = ["1.png", "images/2.png", "in.png", "out.png", "loop.png", "../images/1.png", "C:\\a\\1.png", "a/%31.png"]
+_RECT = {"name": "rect", "x": 4, "y": 4, "width": 20, "height": 10}
+_POLYGON = {"name": "polygon", "all_points_x": [1, 30, 9], "all_points_y": [2, 9, 30]}
+_VIA = {
+    "1.png9": {
+        "filename": "1.png",
+        "regions": [
+            {"shape_attributes": _RECT, "region_attributes": {"class": "cat"}},
+            {"shape_attributes": _POLYGON, "region_attributes": {"class": {"ant": True}}},
+        ],
+    }
+}
+_MINIMAL = {"x": 5, "y": 5, "width": 50, "height": 9, "rotation": 9, "rectanglelabels": ["cat"], "original_width": 64}
+_JSON_EXPORTS = [
+    [
+        label_studio_task(1, "1.png", label_studio_region((5, 5, 50, 50), ["cat"], rotation=20)),
+        label_studio_task(2, "/data/upload/1/1a2b3c4d-2.png", label_studio_region((9, 9, 5, 5), ["ant"], "labels")),
+    ],
+    [{"id": 1, "image": "1.png", "label": [_MINIMAL], "annotation_id": 3, "updated_at": "2024"}],
+    labelme_file(
+        "1.png",
+        ("cat", "rectangle", [[4, 4], [20, 9]]),
+        ("cat", "circle", [[20, 20], [24, 24]]),
+        {"label": "ant", "shape_type": "mask", "points": [[1, 1], [9, 9]], "group_id": 1},
+    ),
+    _VIA,
+    {"_via_img_metadata": _VIA, "_via_attributes": {"region": {"class": {"type": "dropdown"}}}},
+    [
+        {
+            "image": "1.png",
+            "annotations": [{"label": "cat", "coordinates": {"x": 20, "y": 20, "width": 9, "height": 9}}],
+        }
+    ],
+]
+_CVAT = (
+    '<image id="0" name="{name}" width="{n}" height="48" subset="{text}"><box label="cat" xtl="{n}" ytl="3" xbr="30" '
+    'ybr="{m}" rotation="{m}"/><polygon label="{text}" points="{n},2;{text};3,9"/><ellipse label="cat" cx="{n}" cy="9" '
+    'rx="{m}" ry="4"/><mask label="cat" left="{n}" top="{m}" width="5" height="5"/></image>'
+)
+_TRACK = (
+    '<track id="0" label="{text}"><box frame="{n}" outside="{m}" xtl="1" ytl="3" xbr="30" ybr="20"/>'
+    '<box frame="{m}" outside="0" xtl="1" ytl="3" xbr="30" ybr="20"/></track>'
+)
+_LABELME_XML = (
+    "<annotation><filename>{name}</filename><folder>{text}</folder><object><name>cat</name><deleted>{n}</deleted>"
+    "<polygon><pt><x>{n}</x><y>2</y></pt><pt><x>9</x><y>{m}</y></pt></polygon></object>"
+    "<imagesize><nrows>48</nrows><ncols>{m}</ncols></imagesize></annotation>"
+)
+_HEADERS = ["filename,xmin,ymin,xmax,ymax,class", "class;ymax;xmax;ymin;xmin;image;width", "x1,y1,x2,y2,label,path",
+            "filename,file_size,region_shape_attributes,region_attributes", '"filename"\t"x1', ","]  # fmt: skip
+
+
+@st.composite
+def exports(draw) -> bytes:
+    """A file as a tool writes it, more or less."""
+    kind = draw(st.sampled_from(["json", "xml", "csv"]))
+    if kind == "json":
+        data = json.dumps(mutate_json(draw, copy.deepcopy(draw(st.sampled_from(_JSON_EXPORTS))))).encode()
+        name = draw(st.sampled_from([*_NAMES, *NASTY_TEXTS]))
+        data = data.replace(b'"1.png"', json.dumps(name).encode()) if draw(st.booleans()) else data
+    elif kind == "xml":
+        body = draw(st.sampled_from([_CVAT, _TRACK, _CVAT + _TRACK, _LABELME_XML]))
+        numbers = st.one_of(st.integers(0, 60).map(str), _TEXTS)
+        body = body.format(name=draw(st.sampled_from(_NAMES)), n=draw(numbers), m=draw(numbers), text=draw(_TEXTS))
+        data = (body if body.startswith("<annotation>") else cvat_xml(body)).encode("utf-8", "replace")
+    else:
+        field = st.one_of(st.sampled_from([*_NAMES, "3", "9.5", "40", '"{}"', ""]), _TEXTS)
+        rows = draw(st.lists(st.lists(field, max_size=7).map(",".join), max_size=4))
+        data = "\n".join([draw(st.sampled_from(_HEADERS)), "1.png,3,3,30,30,cat", *rows]).encode("utf-8", "replace")
+    return mutate_bytes(draw, data) if draw(st.integers(0, 2)) == 0 else data
+
+
+@fuzz
+@given(exports(), st.sampled_from(["a.json", "annotations/a.xml", "a.csv", "train/a.xml", "train/a.json", "a"]))
+def test_exports_of_annotation_tools(folder, data, name):
+    with tempfile.TemporaryDirectory() as root:
+        for kind in ("", "train"):
+            shutil.copytree(folder / "images", Path(root) / kind / "images", symlinks=True)
+        path = Path(root) / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+        with example((data, name), folder, root):
+            use(root, "train")
+            use(str(path), "train", within=root)

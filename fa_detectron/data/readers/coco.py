@@ -13,7 +13,7 @@ from fa_detectron.data.checks import MOST_PIXELS
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_finder import ImageFinder
 from fa_detectron.data.image_list import size_from_file
-from fa_detectron.data.paths import Source
+from fa_detectron.data.paths import Source, encodable
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.segmentation import overlap, polygon_bounds, segmentation_bounds
 from fa_detectron.data.values import flag, identity, number, short
@@ -40,15 +40,6 @@ def _load(path: str) -> dict[str, Any]:
     return content
 
 
-def _encodable(name: str) -> bool:
-    """Whether the file system can be asked for it; JSON may hold halves of characters."""
-    try:
-        os.fsencode(name)
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
 def _file_name(item: dict[str, Any]) -> Any:
     return item.get("file_name") or item.get("coco_url")  # LVIS has the latter alone
 
@@ -72,7 +63,7 @@ def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int 
             broken.append(f"images[{i}]: id must be a whole number or a text, is {short(item.get('id'))}")
         elif not isinstance(name, str):
             broken.append(f"{where}: file_name must be a string, is {short(item.get('file_name'))}")
-        elif not _encodable(name):
+        elif not encodable(name):
             broken.append(f"{where}: file_name {short(name)} cannot be a file's name")
         elif None in map(_side, sides):
             broken.append(f"{where}: width and height must be whole numbers up to {MOST_PIXELS}, are {short(sides)}")
