@@ -15,6 +15,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
 from fa_detectron.errors import UserError
 
@@ -27,7 +28,7 @@ from .hold_out import hold_out, keep_part
 from .image_scan import scan_images
 from .paths import parse_source, validation_split
 from .pixels import ImageReader
-from .readers import read_annotated_set
+from .read_once import forget_sets, read_once
 from .records import AnnotatedSet, ReadOptions
 from .values import class_name
 
@@ -39,7 +40,7 @@ TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(class names, category ids); no ids where the format has none."""
     source = parse_source(text, default_split)
-    data = read_annotated_set(source, ReadOptions.from_config(cfg), Findings(strict=True))
+    data = read_once(source, ReadOptions.from_config(cfg), Findings(strict=True))
     if not data.classes:
         raise UserError(f"{source}: no image has a box, so no class is known")
     check_kept_classes(data.path, data.classes, cfg.DATASETS.KEEP_CLASSES)
@@ -64,6 +65,7 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
     Raises:
         UserError: a path is wrong or its file broken.
     """
+    forget_sets()
     data = cfg.DATASETS
     data.TRAIN_PATH, data.VAL_PATH = train or data.TRAIN_PATH, val or data.VAL_PATH
     images = images or data.IMAGES_ROOT
@@ -185,7 +187,7 @@ class PathLoader:
 
     def read(self, findings: Findings) -> AnnotatedSet:
         """The set with its boxes checked."""
-        data = read_annotated_set(parse_source(self.path, self.default_split), self.options, findings)
+        data = read_once(parse_source(self.path, self.default_split), self.options, findings)
         select_classes(data, self.kept, self.single, findings)
         check_classes(data, self.class_names, findings)
         check_labels(data, findings)
@@ -199,7 +201,7 @@ class PathLoader:
         records = to_dataset_dicts(data, self.class_names)
         ids = category_ids(data, self.class_names, self.run_ids).values()
         MetadataCatalog.get(self.name).set(thing_dataset_id_to_contiguous_id={key: i for i, key in enumerate(ids)})
-        if self.evaluated:
+        if self.evaluated and comm.is_main_process():  # the evaluator waits for it
             write_json_atomically(self.json_file, to_coco_json(data, self.class_names, self.run_ids))
         return records
 

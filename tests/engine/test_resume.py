@@ -19,7 +19,7 @@ from detectron2.engine import HookBase
 from fa_detectron.engine import Trainer
 from fa_detectron.engine.shares import BatchShares, what_differs
 from tests.engine.conftest import run
-from tests.engine.tiny import TRAIN_NET, make_config, make_set
+from tests.engine.tiny import TRAIN_NET, last_state, make_config, make_set
 
 # All that is random: the order of the data, flip, size, crop, dropout; and wide images beside square ones.
 OPTIONS = (
@@ -41,7 +41,7 @@ def mixed(tmp_path_factory) -> tuple:
 def straight(mixed, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("straight")
     run(*mixed, *OPTIONS, "OUTPUT_DIR", folder)
-    return torch.load(folder / "model_final.pth", weights_only=True)
+    return last_state(folder)
 
 
 class SignalAt(HookBase):
@@ -86,7 +86,7 @@ def test_ten_and_resume_and_ten_is_twenty(mixed, straight, tmp_path, monkeypatch
     path = f"{tmp_path}/model_0000009.pth"
     assert f"stopped by {name} after iteration 10 of 20; --resume continues from {path}" in log
     assert f"resumed from {path} at iteration 10 of 20: weights, optimizer, schedule, and the data" in log
-    assert_same(straight, torch.load(tmp_path / "model_final.pth", weights_only=True))
+    assert_same(straight, last_state(tmp_path))
 
 
 TOGETHER = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.ACCUMULATION_STEPS", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.AMP.ENABLED",
@@ -101,7 +101,7 @@ def test_an_average_parts_and_bfloat16_go_on_exactly_too(mixed, tmp_path, monkey
         with pytest.raises(SystemExit):
             run(*words, "OUTPUT_DIR", tmp_path / "parts")
     run(words[0], words[1], "--resume", *words[2:], "OUTPUT_DIR", tmp_path / "parts")
-    one, two = (torch.load(tmp_path / part / "model_final.pth", weights_only=True) for part in ("straight", "parts"))
+    one, two = (last_state(tmp_path / part) for part in ("straight", "parts"))
     assert_same(one, two)
     trained = [state["trainer"]["_trainer"]["trained_model"] for state in (one, two)]
     assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
@@ -137,7 +137,7 @@ def test_the_seed_of_a_run_without_one_is_kept(mixed, tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     (tmp_path / "parts" / "last_checkpoint").write_text("model_0000001.pth")
     run(words[0], words[1], "--resume", *words[2:], "OUTPUT_DIR", tmp_path / "parts")
-    one, two = (torch.load(tmp_path / part / "model_final.pth", weights_only=True) for part in ("whole", "parts"))
+    one, two = (last_state(tmp_path / part) for part in ("whole", "parts"))
     assert_same(one, two)
 
 
@@ -169,12 +169,12 @@ def test_the_last_two_numbered_checkpoints_stay(mixed, tmp_path):
     run(*words, "OUTPUT_DIR", tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "two").glob("*.pth"))
     assert [name for name in names if "best" not in name] == [
-        "model_0000002.pth",
         "model_0000003.pth",
+        "model_0000004.pth",
         "model_final.pth",
     ]
     run(*words, "SOLVER.CHECKPOINTS_KEPT", 0, "OUTPUT_DIR", tmp_path / "all")
-    assert len(list((tmp_path / "all").glob("model_0*.pth"))) == 4
+    assert len(list((tmp_path / "all").glob("model_0*.pth"))) == 5
 
 
 def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypatch):
@@ -185,7 +185,7 @@ def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypa
     stop_at(monkeypatch, signal.SIGTERM, 0)
     with pytest.raises(SystemExit):
         run(*words)
-    assert (tmp_path / "previous" / "model_final.pth").read_bytes() == old
+    assert (tmp_path / "previous" / "1" / "model_final.pth").read_bytes() == old
     assert not (tmp_path / "model_final.pth").exists() and not list(tmp_path.glob("*.tmp"))
 
 
