@@ -17,6 +17,7 @@ from fa_detectron.data.stream import build_train_loader
 from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.engine.mapper import DetectionMapper
 from fa_detectron.engine.progress import BarLoader, show_bars
+from fa_detectron.engine.resources import explained_worker_errors
 from fa_detectron.engine.solver import build_optimizer
 from fa_detectron.errors import UserError
 from fa_detectron.modeling.test_time_augmentation import DenseTTA
@@ -54,6 +55,11 @@ class Builders(DefaultTrainer):
     def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
         loader = build_detection_test_loader(cfg, dataset_name, mapper=DetectionMapper(cfg, is_train=False))
         return BarLoader(loader, f"evaluating {dataset_name}") if show_bars() else loader
+
+    @classmethod
+    def test(cls, cfg: CfgNode, model: nn.Module, evaluators: Any = None) -> dict[str, Any]:
+        with explained_worker_errors():
+            return super().test(cfg, model, evaluators)
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -> dict[str, Any]:

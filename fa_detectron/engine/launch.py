@@ -186,6 +186,8 @@ def _spawned(
 
 def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
     """Join the process group that the environment describes (torchrun's variables), and run."""
+    from fa_detectron.data import register_from_config
+
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if cfg.MODEL.DEVICE.startswith("cuda"):

@@ -1,14 +1,18 @@
 """What a run needs of its machine, looked at before it starts: room on the disk, shared memory, file handles."""
 
+import errno
+import math
 import os
 import re
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from multiprocessing.queues import Queue
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 from torch import nn
+from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
 from fa_detectron.errors import UserError
@@ -18,7 +22,8 @@ _OTHER_HANDLES = 200  # of libraries, logs and processes
 _TENSORS = 3  # an image's: pixels, boxes, classes; each takes a file handle on its way from a data worker
 _LOOKED_AT = 1000  # images
 _HANDLES = "allow more open files (ulimit -n {}), or lower DATALOADER.NUM_WORKERS"
-_MEMORY = f"give {_SHARED_MEMORY} more (docker run --shm-size 8g, or --ipc host), or lower DATALOADER.NUM_WORKERS (0 needs none)"
+_print_error = Queue._on_queue_feeder_error
+_MEMORY = f"give {_SHARED_MEMORY} more (docker run --shm-size 8g, or --ipc host), or lower DATALOADER.NUM_WORKERS"
 
 
 def check_folder(folder: str) -> None:
@@ -84,15 +89,20 @@ def check_data_workers(cfg: CfgNode, loader: DataLoader, records: Sequence[dict]
     parts = comm.get_world_size() * cfg.SOLVER.ACCUMULATION_STEPS
     images = (loader.num_workers * loader.prefetch_factor + 1) * cfg.SOLVER.IMS_PER_BATCH // parts
     _check_handles(images * _TENSORS + _OTHER_HANDLES)
-    if cfg.INPUT.CROP.ENABLED or not os.path.isdir(_SHARED_MEMORY):
+    if cfg.INPUT.CROP.ENABLED:
         return
     bytes_needed = images * _mean_image_bytes(cfg, records) * comm.get_local_size()
-    free = shutil.disk_usage(_SHARED_MEMORY).free
+    free = _free_memory()
     if free < bytes_needed:
         raise UserError(
-            f"{_SHARED_MEMORY} has {free / 1e6:,.0f} MB free, and the data workers of this machine need about "
-            f"{bytes_needed / 1e6:,.0f} MB to hand over images (DATALOADER.NUM_WORKERS {loader.num_workers}): {_MEMORY}"
+            f"{_SHARED_MEMORY} has {free / 1e6:,.1f} MB free, and the data workers of this machine need about "
+            f"{bytes_needed / 1e6:,.1f} MB to hand over images (DATALOADER.NUM_WORKERS {loader.num_workers}): {_MEMORY}"
         )
+
+
+def _free_memory() -> float:
+    """Bytes of shared memory that are free; without end where the system gives it no size (macOS, Windows)."""
+    return shutil.disk_usage(_SHARED_MEMORY).free if os.path.isdir(_SHARED_MEMORY) else math.inf
 
 
 def _mean_image_bytes(cfg: CfgNode, records: Sequence[dict]) -> float:
@@ -124,14 +134,30 @@ def _check_handles(needed: int) -> None:
 
 @contextmanager
 def explained_worker_errors() -> Iterator[None]:
-    """Turn what torch says when data workers run out of shared memory or file handles into a user's error."""
+    """Turn what happens when data workers run out of shared memory or file handles into a user's error.
+
+    Without this a worker that cannot hand over a batch only prints a traceback, and the training waits for ever.
+    """
+    before = Queue._on_queue_feeder_error
+    Queue._on_queue_feeder_error = _hand_over_error  # the workers are forked from this process
     try:
         yield
     except (RuntimeError, OSError) as error:
         text = str(error)
-        first = text.strip().partition("\n")[0][:200]
-        if re.search("Bus error|shared memory|unable to (write|resize|mmap|allocate).*torch_|/torch_", text):
+        first = text.strip().partition("\n")[0][:120]
+        full = getattr(error, "errno", None) == errno.ENOSPC and error.filename is None and _free_memory() < 2**20
+        if full or re.search("Bus error|shared memory|unable to (write|resize|mmap|allocate).*torch_|/torch_", text):
             raise UserError(f"the data workers ran out of shared memory ({first}): {_MEMORY}") from None
         if re.search("Too many open files|received 0 items of ancdata", text):
             raise UserError(f"the data workers ran out of file handles ({first}): {_HANDLES.format(4096)}") from None
         raise
+    finally:
+        Queue._on_queue_feeder_error = before
+
+
+def _hand_over_error(queue: Queue, error: Exception, item: object) -> None:
+    """In a worker: send the error in place of the batch that could not be sent, ``item`` being (number, batch)."""
+    if isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], int):
+        queue.put((item[0], ExceptionWrapper(where="in a data worker")))
+    else:
+        _print_error(error, item)
