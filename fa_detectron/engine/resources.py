@@ -110,11 +110,13 @@ def _mean_image_bytes(cfg: CfgNode, records: Sequence[dict]) -> float:
     shorts = [shorts] if isinstance(shorts, int) else list(shorts)
     sizes = []
     for index in range(0, len(records), max(1, len(records) // _LOOKED_AT)):
-        width, height = records[index]["width"], records[index]["height"]
+        width, height = records[index].get("width"), records[index].get("height")
+        if not width or not height:  # sets that a user registers need not say
+            continue
         for short in shorts:
             scale = min(short / min(width, height), cfg.INPUT.MAX_SIZE_TRAIN / max(width, height)) if short else 1.0
             sizes.append(3 * width * height * scale**2)
-    return sum(sizes) / len(sizes)
+    return sum(sizes) / max(1, len(sizes))
 
 
 def _check_handles(needed: int) -> None:
@@ -144,7 +146,8 @@ def explained_worker_errors() -> Iterator[None]:
         yield
     except (RuntimeError, OSError) as error:
         text = str(error)
-        first = text.strip().partition("\n")[0][:120]
+        lines = text.strip().splitlines() or [""]
+        first = lines[-1 if lines[0].startswith("Caught") else 0][:120]  # a worker's error starts with its traceback
         full = getattr(error, "errno", None) == errno.ENOSPC and error.filename is None and _free_memory() < 2**20
         if full or re.search("Bus error|shared memory|unable to (write|resize|mmap|allocate).*torch_|/torch_", text):
             raise UserError(f"the data workers ran out of shared memory ({first}): {_MEMORY}") from None
@@ -152,7 +155,7 @@ def explained_worker_errors() -> Iterator[None]:
             raise UserError(f"the data workers ran out of file handles ({first}): {_HANDLES.format(4096)}") from None
         raise
     finally:
-        Queue._on_queue_feeder_error = before
+        Queue._on_queue_feeder_error = staticmethod(before)
 
 
 def _hand_over_error(queue: Queue, error: Exception, item: object) -> None:
