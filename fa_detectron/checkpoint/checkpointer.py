@@ -67,7 +67,7 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             except (KeyError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"{last} does not fit this training (optimizer or schedule): {error}. Has a setting changed that "
-                    "decides which parameters are trained or share a weight decay (SOLVER.WEIGHT_DECAY*, "
+                    "groups the parameters otherwise (SOLVER.BIAS_LR_FACTOR, SOLVER.WEIGHT_DECAY_NORM or _BIAS, "
                     "MODEL.BACKBONE.FREEZE_AT)? Set it back, or start a new run with MODEL.WEIGHTS of this one"
                 ) from None
             absent = [name for name in self.checkpointables if name not in self._found]

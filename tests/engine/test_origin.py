@@ -45,10 +45,7 @@ def test_rate_decay_and_momentum_are_applied_and_said(stopped):
     assert "settings changed since the run stopped:" in log
     for line in ("SOLVER.BASE_LR: 0.001 -> 0.002", "SOLVER.MAX_ITER: 3 -> 5", "SOLVER.MOMENTUM: 0.9 -> 0.5"):
         assert f"  {line}\n" in log
-    wanted = (
-        "learning rate: 0.001 at iteration 3, 0.002 at iteration 4, 0.002 at the last one, 5 (it would have been 0.001"
-    )
-    assert wanted in log
+    assert "learning rate: 0.001 at iteration 3, 0.002 at iteration 4, 0.002 at the last one, 5 (it would have" in log
     assert load_config(str(stopped.folder / "config.yaml")).SOLVER.BASE_LR == 0.002
 
 
@@ -77,7 +74,7 @@ def test_nothing_changed_says_nothing(stopped):
         (("MODEL.WEIGHTS", "other.pth"), r"MODEL\.WEIGHTS: '' -> 'other\.pth' \(its weights come from"),
         (("MODEL.FEATURE_ALIGN.PRIOR_PROB", 0.1), r"PRIOR_PROB: 0\.02 -> 0\.1"),
         (("SOLVER.MAX_ITER", 2), r"SOLVER\.MAX_ITER is 2, but .*model_0000002\.pth is of iteration 3"),
-        (("SOLVER.WEIGHT_DECAY", 0.0), r"does not fit this training .*SOLVER\.WEIGHT_DECAY"),
+        (("SOLVER.BIAS_LR_FACTOR", 2.0), r"does not fit this training .*SOLVER\.BIAS_LR_FACTOR"),
     ],
 )
 def test_what_cannot_be_applied_is_refused(stopped, words, message):

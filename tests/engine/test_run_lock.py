@@ -28,9 +28,11 @@ lock = RunLock(sys.argv[1])
 assert lock.acquire() == ""
 if len(sys.argv) > 2:  # a data worker that lives on
     import os
-    if os.fork() == 0:
-        print(os.getpid(), flush=True)
+    pid = os.fork()
+    if pid == 0:
         time.sleep(60)
+        os._exit(0)
+    print(pid, flush=True)
 print("held", flush=True)
 time.sleep(60)
 """

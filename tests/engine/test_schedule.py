@@ -50,7 +50,7 @@ def test_data_by_path_is_evaluated_and_saved_ten_times(tmp_path):
 def test_the_users_own_periods_stay(tmp_path):
     cfg = settled(tmp_path, 600, "TEST.EVAL_PERIOD", 0, "SOLVER.CHECKPOINT_PERIOD", 5000)
     assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINT_MINUTES) == (0, 5000, 0.0)
-    cfg = settled(tmp_path, 600, "SOLVER.CHECKPOINT_PERIOD", 5000, "SOLVER.CHECKPOINT_MINUTES", 3)
+    cfg = settled(tmp_path, 600, "SOLVER.CHECKPOINT_PERIOD", 5000, "SOLVER.CHECKPOINT_MINUTES", 3.0)
     assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_MINUTES) == (60, 3.0)
 
 
