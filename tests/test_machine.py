@@ -16,10 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 # As on Windows: the modules and functions are not there, and a folder cannot be opened.
 ELSEWHERE = """
 import os, runpy, signal, sys
+import portalocker  # another package's, which asks for the system's name instead of the module
 for name in ("fcntl", "resource", "pwd", "grp", "termios"):
     sys.modules[name] = None
 for module, names in (
-    (os, ("sched_getaffinity", "O_DIRECTORY", "statvfs", "fchmod", "geteuid")),
+    (os, ("sched_getaffinity", "O_DIRECTORY", "fchmod", "geteuid")),
     (signal, ("SIGHUP", "SIGALRM", "alarm", "SIGKILL")),
 ):
     for name in names:

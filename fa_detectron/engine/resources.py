@@ -42,28 +42,29 @@ def check_folder(folder: str) -> None:
         raise UserError(f"OUTPUT_DIR {folder}: {there} cannot be written to ({reason}); name another folder")
 
 
-def room_problem(cfg: CfgNode, model: nn.Module, steps: int) -> str:
+def room_problem(cfg: CfgNode, model: nn.Module, start: int) -> str:
     """What is wrong with the room for the checkpoints of a run, "" for nothing.
 
     Args:
-        cfg: the run's; checkpoints in its OUTPUT_DIR count as room, because they make way for the new ones.
+        cfg: the run's.
         model: whose weights they hold.
-        steps: that are to come.
+        start: iterations that are done; a resumed run's own checkpoints count as room, for they make way for new ones.
     """
     solver = cfg.SOLVER
     weights = sum(value.numel() * value.element_size() for value in model.state_dict().values())
     trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     states = 2 if solver.OPTIMIZER == "ADAMW" else 1
     numbered = weights * (2 if solver.EMA_DECAY else 1) + trained * states
-    written = steps // solver.CHECKPOINT_PERIOD + 1 if solver.CHECKPOINT_PERIOD > 0 else 1
+    written = max(0, solver.MAX_ITER - start) // solver.CHECKPOINT_PERIOD + 1 if solver.CHECKPOINT_PERIOD > 0 else 1
     count = solver.CHECKPOINTS_KEPT + 1 if solver.CHECKPOINTS_KEPT else written
     needed = count * numbered + 2 * weights  # model_final.pth and model_best.pth
     there = os.path.abspath(cfg.OUTPUT_DIR)
     while not os.path.exists(there):
         there = os.path.dirname(there)
-    with os.scandir(there) as entries:
-        mine = [e.stat().st_size for e in entries if re.fullmatch(r"model_(\d+|final|best)\.pth", e.name)]
-    free = shutil.disk_usage(there).free + (sum(mine) if os.path.isdir(cfg.OUTPUT_DIR) else 0)
+    free = shutil.disk_usage(there).free
+    if start:
+        with os.scandir(there) as entries:
+            free += sum(e.stat().st_size for e in entries if re.fullmatch(r"model_(\d+|final|best)\.pth", e.name))
     if free >= needed:
         return ""
     return (

@@ -122,8 +122,8 @@ class Trainer(Builders):
         Returns:
             The last results on the main process, {} elsewhere and for a run without DATASETS.TEST.
         """
-        steps = max(0, self.max_iter - self.start_iter)
-        raise_together(room_problem(self.cfg, self.checkpointer.model, steps) if comm.is_main_process() else "")
+        room = (self.cfg, self.checkpointer.model, self.start_iter)
+        raise_together(room_problem(*room) if comm.is_main_process() else "")
         os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
         self._lock_folder()
         try:

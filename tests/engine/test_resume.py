@@ -2,12 +2,15 @@
 
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -70,7 +73,7 @@ def assert_same(one: dict, two: dict) -> None:
 
 
 @pytest.mark.parametrize("data_workers", [0, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ten_and_resume_and_ten_is_twenty(mixed, straight, tmp_path, monkeypatch, number, data_workers):
     words = (*mixed, *OPTIONS, "DATALOADER.NUM_WORKERS", data_workers, "OUTPUT_DIR", tmp_path)
     with monkeypatch.context() as patch:
@@ -189,7 +192,7 @@ def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypa
     assert not (tmp_path / "model_final.pth").exists() and not list(tmp_path.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("number, processes", [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize("number, processes", [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 2)])
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, number, processes):
     """With several processes the launcher alone gets the signal, as from ``kill``."""
     words = [*mixed, "--num-processes", processes, *OPTIONS, "SOLVER.MAX_ITER", 100_000, "OUTPUT_DIR", tmp_path]
@@ -207,6 +210,42 @@ def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, numb
     name = (tmp_path / "last_checkpoint").read_text()
     assert f"--resume continues from {tmp_path}/{name}" in log
     assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_lost_terminal_ends_the_command_with_a_checkpoint(mixed, tmp_path, processes):
+    """A closed window: SIGHUP to all its processes, and every write to it fails."""
+    words = [*mixed, "--num-processes", processes, *OPTIONS, "SOLVER.MAX_ITER", 100_000, "OUTPUT_DIR", tmp_path]
+    words += ["DATALOADER.NUM_WORKERS", 1, "TEST.EVAL_PERIOD", 0]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, str(TRAIN_NET), *map(str, words)])
+    try:
+        end = time.monotonic() + 100
+        while not (tmp_path / "metrics.json").exists() or not (tmp_path / "metrics.json").stat().st_size:
+            assert time.monotonic() < end
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 100_000)
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert "stopped by SIGHUP after iteration" in (tmp_path / "log.txt").read_text()
+    assert (tmp_path / (tmp_path / "last_checkpoint").read_text()).exists()
+
+
+def test_under_nohup_a_lost_terminal_changes_nothing(monkeypatch):
+    from fa_detectron.engine.stop import StopSignals
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.received == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_command_ends_with_its_data_workers(mixed, tmp_path):

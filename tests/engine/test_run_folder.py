@@ -103,9 +103,7 @@ def test_a_read_only_file_system_is_an_error_before_anything_is_read(tiny, tmp_p
     assert refusal(tiny, tmp_path / "a" / "b").startswith(words)
 
 
-@pytest.mark.parametrize(
-    "name, remedy", [("EROFS", "folder that can be written"), ("EMFILE", "ulimit -n"), ("EIO", "")]
-)
+@pytest.mark.parametrize("name, remedy", [("EROFS", "name a folder"), ("EMFILE", "ulimit -n"), ("EIO", "")])
 def test_errors_of_the_machine_are_one_line(name, remedy, capsys):
     import errno
 
