@@ -24,17 +24,9 @@ _FORMAT = logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s",
 _TRACES = ("last_checkpoint", "log.txt", "metrics.json", "config.yaml")  # any of them would be written over
 # What a run writes, checkpoints first. Other files in its folder are the user's, or other runs below it.
 _RUN_FILES = (
-    *(
-        "model_*.pth",
-        "last_checkpoint",
-        "best_checkpoint.json",
-        "metrics.json",
-        "config.yaml",
-        "log.txt",
-        "log.txt.rank*",
-    ),
-    *("events.out.tfevents.*", "samples", "inference", "inference_TTA", "eval", "custom_*.json", "report.html"),
-)
+    "model_*.pth", "last_checkpoint", "best_checkpoint.json", "metrics.json", "config.yaml", "log.txt", "log.txt.rank*",
+    "events.out.tfevents.*", "samples", "inference", "inference_TTA", "eval", "custom_*.json", "report.html",
+)  # fmt: skip
 _held: logging.handlers.MemoryHandler | None = None
 _files: list[logging.Handler] = []
 

@@ -117,8 +117,9 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
-    workers = world * max(1, cfg.SOLVER.ACCUMULATION_STEPS)
-    cfg = settle_schedule(cfg, workers, given_keys(args.config_file, args.opts))
+    if not args.eval_only:
+        workers = world * max(1, cfg.SOLVER.ACCUMULATION_STEPS)
+        cfg = settle_schedule(cfg, workers, given_keys(args.config_file, args.opts))
     _check(cfg, args, world)
     if is_first_process():  # one process looks through the data, and the others end with it
         if _resumes(cfg, args):
