@@ -1,7 +1,6 @@
 """Read every image of a set once: whether it can be read, its size, and a hash of its pixels."""
 
 import hashlib
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
