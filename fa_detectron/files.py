@@ -25,11 +25,7 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-        folder = os.open(os.path.dirname(path) or ".", os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the new name, too, survives a power cut
-        finally:
-            os.close(folder)
+        _sync_folder(os.path.dirname(path) or ".")
     except OSError as error:
         if error.errno and error.filename is None:  # a full disk's
             error.filename = path
@@ -37,6 +33,17 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _sync_folder(path: str) -> None:
+    """Make a new name in the folder survive a power cut, too."""
+    if not hasattr(os, "O_DIRECTORY"):  # Windows cannot open a folder
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def remove_unfinished(folder: str) -> None:

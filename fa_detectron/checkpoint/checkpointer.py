@@ -2,7 +2,6 @@
 
 import glob
 import os
-import pickle
 import re
 import reprlib
 from typing import Any
@@ -14,7 +13,7 @@ from detectron2.utils import comm
 
 from fa_detectron.checkpoint.fit import check_fit, trim_priors
 from fa_detectron.checkpoint.integrity import damage
-from fa_detectron.checkpoint.safe_pickle import load_pickle
+from fa_detectron.checkpoint.read_file import read_weights
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
 
@@ -24,7 +23,7 @@ _NUMBERED = re.compile(r"model_(\d+)\.pth$")
 class FeatureAlignCheckpointer(DetectionCheckpointer):
     """Drop-in for :class:`detectron2.checkpoint.DetectionCheckpointer`.
 
-    ``.pth`` files are read with ``weights_only=True``, ``.pkl`` files of the model zoo by a restricted unpickler.
+    It reads ``.pth``, the model zoo's ``.pkl`` and ``.safetensors`` files, see ``read_weights``.
     """
 
     resumed_from = ""
@@ -52,6 +51,8 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
                 raise UserError(f"checkpoint {self._loading}: {error}") from None
             if not os.path.isfile(path):
                 raise UserError(f"checkpoint {self._loading}: no such file")
+        else:
+            return {}  # fvcore would log that it found no checkpoint, whatever the backbone starts from
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
@@ -64,12 +65,16 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             try:
                 rest = self.load(last, strict=True)
             except (KeyError, ValueError, RuntimeError) as error:
-                raise UserError(f"{last} does not fit this training (optimizer or schedule): {error}") from None
+                raise UserError(
+                    f"{last} does not fit this training (optimizer or schedule): {error}. Has a setting changed that "
+                    "groups the parameters otherwise (SOLVER.BIAS_LR_FACTOR, SOLVER.WEIGHT_DECAY_NORM or _BIAS, "
+                    "MODEL.BACKBONE.FREEZE_AT)? Set it back, or start a new run with MODEL.WEIGHTS of this one"
+                ) from None
             absent = [name for name in self.checkpointables if name not in self._found]
             if absent:
                 raise UserError(
                     f"{last} holds no state of {', '.join(absent)}, so it cannot be resumed; "
-                    "give it as MODEL.WEIGHTS without --resume"
+                    f"start a new run from it: MODEL.WEIGHTS {last}, without --resume"
                 )
             return rest
         if resume:
@@ -119,20 +124,25 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``save_dir/name.pth`` (complete or not at all) and make it the one that ``--resume`` takes."""
-        if self.write(name, **kwargs):
+        if self.write(name, state=True, **kwargs):
             self.tag_last_checkpoint(f"{name}.pth")
 
-    def write(self, name: str, **kwargs: Any) -> str | None:
+    def write(self, name: str, *, state: bool = False, **kwargs: Any) -> str | None:
         """Write ``save_dir/name.pth`` without making it the last checkpoint; returns the path where it wrote.
 
         The file gets its name once it is on the disk and has been read back.
+
+        Args:
+            name: of the file.
+            state: with the state of training (the optimizer's above all), without which it cannot be resumed.
+            kwargs: what to put beside.
 
         Raises:
             UserError: the disk is full or refuses, or a weight is not finite. A file of this name stays as it was.
         """
         if not self.save_dir or not self.save_to_disk:
             return None
-        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()}
+        states = {key: obj.state_dict() for key, obj in self.checkpointables.items()} if state else {}
         path = os.path.join(self.save_dir, f"{name}.pth")
         weights = self.model.state_dict()
         for key, value in weights.items():
@@ -159,7 +169,7 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             file.write(last_filename_basename)
 
     def _load_file(self, filename: str) -> dict[str, Any]:
-        content = load_pickle(filename) if filename.endswith(".pkl") else _load_torch(filename)
+        content = read_weights(filename)
         if not isinstance(content, dict) or not content:
             raise UserError(f"{filename}: expected a dict of tensors, found {type(content).__name__}")
         if "model" in content:
@@ -202,15 +212,3 @@ def _is_plain(value: torch.Tensor | np.ndarray) -> bool:
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf"
     return value.layout == torch.strided and value.device.type != "meta" and not value.is_quantized
-
-
-def _load_torch(filename: str) -> Any:
-    try:
-        return torch.load(filename, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line]
-        raise UserError(
-            f"{filename}: refused, because it holds more than tensors and plain values, or is broken. {' '.join(found)}"
-        ) from None
-    except Exception as error:  # a damaged archive can raise nearly any exception
-        raise UserError(f"{filename}: not a readable checkpoint, it is damaged or of another format") from error

@@ -7,7 +7,6 @@ OUT.pth is for MODEL.WEIGHTS; the command prints the config keys that belong to 
 
 import argparse
 import os
-import pickle
 import reprlib
 import sys
 from typing import Any
@@ -16,8 +15,7 @@ import torch
 from torch import Tensor
 
 from fa_detectron.checkpoint.mmdet_names import Converted, convert_names
-from fa_detectron.checkpoint.safe_arrays import PlainArray
-from fa_detectron.checkpoint.safe_pickle import NUMPY_GLOBALS
+from fa_detectron.checkpoint.read_file import read_weights
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
 
@@ -38,22 +36,7 @@ def read_mmdet(path: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         UserError: no such file, damaged, or it holds more than tensors, plain values and mmengine's records.
     """
-    names = [(value, f"{module}.{name}") for (module, name), value in NUMPY_GLOBALS.items()]
-    names += [(PlainArray, "PlainArray"), (_HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer")]
-    try:
-        with torch.serialization.safe_globals(names):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise UserError(f"{path}: {error.strerror}") from None
-    except pickle.UnpicklingError as error:
-        found = [line.strip() for line in str(error).splitlines() if "GLOBAL" in line]
-        raise UserError(
-            f"{path}: refused, because it holds more than tensors and plain values, or is broken. {' '.join(found)} "
-            "Where mmdetection is installed, torch.save({'state_dict': torch.load(FILE)['state_dict']}, NEW) leaves "
-            "only the tensors."
-        ) from None
-    except Exception as error:  # a damaged archive can raise nearly any exception
-        raise UserError(f"{path}: not a readable checkpoint, it is damaged or of another format") from error
+    content = read_weights(path, ((_HistoryBuffer, "mmengine.logging.history_buffer.HistoryBuffer"),))
     state = content.get("state_dict", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state:
         raise UserError(f"{path}: holds no 'state_dict', so it is no checkpoint of mmdetection")

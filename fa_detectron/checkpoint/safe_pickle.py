@@ -141,11 +141,12 @@ class _RestrictedUnpickler(pickle._Unpickler):
     dispatch[pickle.FROZENSET[0]] = load_frozenset
 
 
-def load_pickle(path: str) -> Any:
+def load_pickle(path: str, remedy: str = "") -> Any:
     """Read a pickle that holds numpy arrays and builtin containers only.
 
     Args:
         path: local file name.
+        remedy: what to do where the file holds something else, for the message.
 
     Raises:
         UserError: the file asks for anything else (the global is named), or is broken.
@@ -156,7 +157,7 @@ def load_pickle(path: str) -> Any:
         except pickle.UnpicklingError as error:
             raise UserError(
                 f"{path}: refused, because the pickle holds more than numpy arrays and plain values: {error!s:.500}. "
-                "Convert it to a .pth file of tensors if you trust it."
+                + remedy
             ) from None
         except Exception as error:  # a damaged pickle can raise nearly any exception
             raise UserError(f"{path}: not a readable pickle ({type(error).__name__}: {error!s:.500})") from None

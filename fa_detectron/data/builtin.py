@@ -6,7 +6,6 @@ changed generator (a new VERSION) never touches what another run is reading.
 """
 
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
@@ -17,6 +16,7 @@ from typing import Any
 
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets.coco import load_coco_json
+from filelock import FileLock
 from PIL import Image
 
 from fa_detectron.errors import UserError
@@ -75,13 +75,16 @@ def _make_split(folder: Path, split: str) -> None:
 @contextlib.contextmanager
 def _lock(folder: Path) -> Iterator[bool]:
     """Hold the folder's lock; gives False at once where the file system has no locks."""
-    with open(folder / ".lock", "w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        except OSError:
-            yield False
-            return
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        yield False
+        return
+    try:
         yield True
+    finally:
+        lock.release()
 
 
 def ensure_builtin_dataset(root: str) -> Path:

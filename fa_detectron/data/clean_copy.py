@@ -12,13 +12,13 @@ from fa_detectron.files import atomic_write
 from .atomic import write_json_atomically
 from .box_statistics import repeated_boxes
 from .checks import TINY, clean_boxes, size_problem
+from .conversion import to_coco_json
 from .findings import Findings
 from .image_scan import scan_images
 from .paths import Source
 from .pixels import ImageReader
 from .readers import read_annotated_set
 from .records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
-from .registration import to_coco_json
 
 ANNOTATIONS, CHANGES = "_annotations.coco.json", "changes.txt"
 

@@ -88,6 +88,11 @@ class Findings:
         if finding not in self.all:
             self.all.append(finding)
 
+    def add(self, findings: Sequence[Finding]) -> None:
+        """Take up what another look has found."""
+        for finding in findings:
+            self._append(finding)
+
     def of(self, kind: str) -> list[Finding]:
         return [finding for finding in self.all if finding.kind == kind]
 

@@ -1,7 +1,6 @@
 """Read every image of a set once: whether it can be read, its size, and a hash of its pixels."""
 
 import hashlib
-import os
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from fa_detectron.errors import UserError
+from fa_detectron.machine import usable_cpus
 
 from .checks import report_images, size_problem
 from .findings import Findings
@@ -39,7 +39,7 @@ def scan_images(
     files = list(dict.fromkeys(image.file_name for image in data.images))
     digests: Digests = {}
     unreadable = []
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:  # decoding and hashing release the interpreter lock
+    with ThreadPoolExecutor(usable_cpus()) as pool:  # decoding and hashing release the interpreter lock
         for name, result in bar(list(zip(files, [pool.submit(_digest, name, reader) for name in files]))):
             try:
                 digests[name] = result.result()

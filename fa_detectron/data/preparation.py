@@ -13,12 +13,13 @@ from fa_detectron.errors import UserError
 
 from .box_statistics import InputSize, box_statistics, input_size, size_that_serves
 from .checks import all_crowd, box_problem, check_image_files, check_images_exist, class_counts, nothing_to_learn
+from .conversion import to_dataset_dicts
 from .copies import COPIES_ON_BOTH_SIDES, shared_sources
 from .findings import Findings
 from .pixel_range import settle_pixel_range
 from .pixels import ImageReader
 from .records import AnnotatedSet
-from .registration import TRAIN_NAME, VAL_NAME, PathLoader, to_dataset_dicts
+from .registration import TRAIN_NAME, VAL_NAME, PathLoader
 
 logger = logging.getLogger(__name__)
 

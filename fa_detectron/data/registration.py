@@ -6,15 +6,13 @@ run's folder is enough for --eval-only. Sets registered by name (Detectron2's, t
 they are.
 """
 
-import itertools
 import logging
 import os
-from collections.abc import Sequence
 from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
-from detectron2.structures import BoxMode
+from detectron2.utils import comm
 
 from fa_detectron.errors import UserError
 
@@ -22,12 +20,13 @@ from .atomic import write_json_atomically
 from .checks import BAD_BOXES, check_classes, clean_boxes
 from .class_checks import check_labels
 from .class_selection import check_kept_classes, select_classes
+from .conversion import category_ids, to_coco_json, to_dataset_dicts
 from .detection import parse_source, validation_split
 from .findings import Findings
 from .hold_out import hold_out, keep_part
 from .image_scan import scan_images
 from .pixels import ImageReader
-from .readers import read_annotated_set
+from .read_once import forget_sets, read_once
 from .records import AnnotatedSet, ReadOptions
 from .values import class_name
 
@@ -39,7 +38,7 @@ TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(class names, category ids); no ids where the format has none."""
     source = parse_source(text, default_split)
-    data = read_annotated_set(source, ReadOptions.from_config(cfg), Findings(strict=True))
+    data = read_once(source, ReadOptions.from_config(cfg), Findings(strict=True))
     if not data.classes:
         raise UserError(f"{source}: no image has a box, so no class is known")
     check_kept_classes(data.path, data.classes, cfg.DATASETS.KEEP_CLASSES)
@@ -64,6 +63,7 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
     Raises:
         UserError: a path is wrong or its file broken.
     """
+    forget_sets()
     data = cfg.DATASETS
     data.TRAIN_PATH, data.VAL_PATH = train or data.TRAIN_PATH, val or data.VAL_PATH
     images = images or data.IMAGES_ROOT
@@ -185,7 +185,7 @@ class PathLoader:
 
     def read(self, findings: Findings) -> AnnotatedSet:
         """The set with its boxes checked."""
-        data = read_annotated_set(parse_source(self.path, self.default_split), self.options, findings)
+        data = read_once(parse_source(self.path, self.default_split), self.options, findings)
         select_classes(data, self.kept, self.single, findings)
         check_classes(data, self.class_names, findings)
         check_labels(data, findings)
@@ -199,69 +199,6 @@ class PathLoader:
         records = to_dataset_dicts(data, self.class_names)
         ids = category_ids(data, self.class_names, self.run_ids).values()
         MetadataCatalog.get(self.name).set(thing_dataset_id_to_contiguous_id={key: i for i, key in enumerate(ids)})
-        if self.evaluated:
+        if self.evaluated and comm.is_main_process():  # the evaluator waits for it
             write_json_atomically(self.json_file, to_coco_json(data, self.class_names, self.run_ids))
         return records
-
-
-def to_dataset_dicts(data: AnnotatedSet, class_names: Sequence[str]) -> list[dict[str, Any]]:
-    """Detectron2's dataset dicts of a checked set."""
-    number = {name: i for i, name in enumerate(class_names)}
-    return [
-        {
-            "file_name": image.file_name,
-            "image_id": image.image_id,
-            "height": image.height,
-            "width": image.width,
-            "annotations": [
-                {
-                    "bbox": list(annotation.box),
-                    "bbox_mode": BoxMode.XYXY_ABS,
-                    "category_id": number[annotation.label],
-                    "iscrowd": annotation.iscrowd,
-                }
-                for annotation in image.annotations
-            ],
-        }
-        for image in data.images
-    ]
-
-
-def category_ids(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int] = ()) -> dict[str, int]:
-    """The category id of each of the model's classes, in their order: that of the set's own file.
-
-    A class that the file does not list has that of the training set, ``run_ids`` (DATASETS.CATEGORY_IDS), unless the
-    file means another class by it. Ids that neither has (Pascal VOC and YOLO have none) count from 1.
-    """
-    own = dict(zip(data.classes, data.category_ids or (), strict=data.category_ids is not None))
-    for name, number in zip(class_names, run_ids, strict=bool(run_ids)):
-        if number not in own.values():
-            own.setdefault(name, number)
-    free = (number for number in itertools.count(1) if number not in own.values())
-    return {name: own[name] if name in own else next(free) for name in class_names}
-
-
-def to_coco_json(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int] = ()) -> dict[str, Any]:
-    """A checked set as the content of a COCO file; image and category ids are the set's (:func:`category_ids`)."""
-    number = category_ids(data, class_names, run_ids)
-    annotations: list[dict[str, Any]] = []
-    for image in data.images:
-        for annotation in image.annotations:
-            x1, y1, x2, y2 = annotation.box
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image.image_id,
-                    "category_id": number[annotation.label],
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": annotation.area or (x2 - x1) * (y2 - y1),
-                    "iscrowd": annotation.iscrowd,
-                }
-            )
-    images = [{"id": i.image_id, "file_name": i.file_name, "width": i.width, "height": i.height} for i in data.images]
-    return {
-        "info": {"description": data.path},
-        "images": images,
-        "annotations": annotations,
-        "categories": [{"id": i, "name": name} for name, i in number.items()],
-    }

@@ -50,6 +50,10 @@ class NumberedSamples(Dataset):
     def __init__(self, records: list[dict], mapper: Callable[[dict], dict], seed: int) -> None:
         self._records, self._mapper, self._seed = DatasetFromList(records, copy=False), mapper, seed
 
+    @property
+    def records(self) -> DatasetFromList:
+        return self._records
+
     def __getitem__(self, sample: tuple[int, int]) -> dict[str, Any]:
         number, index = sample
         seed_generators(self._seed, SAMPLES, number)
@@ -151,4 +155,7 @@ def _outlive_stop_signals(worker_id: int) -> None:
     Where it does not, because it fails, SIGTERM ends a worker a while later: a process waits for its workers at exit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if not hasattr(signal, "alarm"):  # Windows, where no launcher signals a process
+        return
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.alarm(_LAST_SECONDS))  # SIGALRM kills

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 
 from detectron2.engine import HookBase
 
@@ -12,28 +13,43 @@ _logger = logging.getLogger(__name__)
 
 
 class Checkpoints(HookBase):
-    """Writes ``model_NNNNNNN.pth`` (the number of the last finished iteration, from 0), ``model_final.pth`` at the end.
+    """Writes ``model_NNNNNNN.pth`` (the number of the last finished iteration, from 0), which can be resumed, and the
+    weights alone at the end, ``model_final.pth``.
 
     Older numbered ones go only after the new one has been written, read back and found whole.
 
     Args:
-        checkpointer: of the main process, whose hook this is.
-        period: iterations between checkpoints.
+        checkpointer: of the main process, whose hook this is. No other process takes part, so the clock of this one
+            decides, and training does not depend on when a checkpoint is written.
+        period: iterations between checkpoints; 0: none before the end.
+        minutes: write one when the last is as old as this; 0: ``period`` alone counts.
         kept: how many numbered ones stay, at least 2; 0: all.
     """
 
-    def __init__(self, checkpointer: FeatureAlignCheckpointer, period: int, kept: int) -> None:
-        self._checkpointer, self._period, self._kept = checkpointer, period, kept
+    def __init__(self, checkpointer: FeatureAlignCheckpointer, period: int, minutes: float, kept: int) -> None:
+        self._checkpointer, self._period, self._minutes, self._kept = checkpointer, period, minutes, kept
 
     def before_train(self) -> None:
         remove_unfinished(self._checkpointer.save_dir)
+        self._saved_at = time.monotonic()
+        if self.trainer.start_iter >= self.trainer.max_iter:  # nothing is left to train
+            self._save_final(self.trainer.max_iter - 1)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
         if done >= self.trainer.max_iter:
-            self._checkpointer.save("model_final", iteration=self.trainer.iter)
-        elif self._period > 0 and done % self._period == 0:
+            self._save_final(self.trainer.iter)  # first: a run that has its last checkpoint is complete
             self.save()
+        elif self._is_due(done):
+            self.save()
+
+    def _is_due(self, done: int) -> bool:
+        if self._minutes > 0 and time.monotonic() - self._saved_at >= self._minutes * 60:
+            return True
+        return self._period > 0 and done % self._period == 0
+
+    def _save_final(self, iteration: int) -> None:
+        self._checkpointer.write("model_final", iteration=iteration)
 
     def save(self) -> str:
         """Write the state after the current iteration, if it is not the last one written; returns the path."""
@@ -41,6 +57,7 @@ class Checkpoints(HookBase):
         path = os.path.join(self._checkpointer.save_dir, f"{name}.pth")
         if self._checkpointer.get_checkpoint_file() != path:
             self._checkpointer.save(name, iteration=self.trainer.iter)
+        self._saved_at = time.monotonic()
         if self._kept:
             for old in self._checkpointer.numbered()[self._kept :]:
                 os.unlink(old)

@@ -76,6 +76,15 @@ def given_keys(path: str, overrides: list[str] | tuple[str, ...] = ()) -> set[st
     return in_files | set(overrides[0::2])
 
 
+def flatten(cfg: CfgNode) -> dict[str, Any]:
+    """All values by their dotted keys; sequences are tuples."""
+
+    def settled(value: Any) -> Any:
+        return tuple(map(settled, value)) if isinstance(value, (list, tuple)) else value
+
+    return {key: settled(_value(cfg, key)) for key in _leaf_keys(cfg)}
+
+
 def _read_chain(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (file, content without ``_BASE_``), bases first."""
     path = os.path.expanduser(path)

@@ -1,6 +1,7 @@
 """One process or many: GPUs over NCCL, CPU processes over gloo, or the ones that torchrun has started."""
 
 import argparse
+import logging
 import math
 import os
 import re
@@ -20,8 +21,10 @@ import torch.multiprocessing as mp
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from fa_detectron.engine.stop import STATUSES
+from fa_detectron.engine.run_folder import held_lines, note_failure, take_lines
+from fa_detectron.engine.stop import STATUSES, handled_signals, leave_lost_terminal
 from fa_detectron.errors import SharedError, UserError, run_command
+from fa_detectron.machine import usable_cpus
 
 _FAREWELL = 5.0  # seconds for the other workers to end by themselves
 # To find each other, however short --timeout is: machines start one after the other, and rank 0 reads the data first.
@@ -103,7 +106,7 @@ def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         return main(args, cfg)
 
     address, port = _rendezvous(args)
-    options = (main, args, cfg, local, address, port)
+    options = (main, args, cfg, local, address, port, held_lines())
     context = mp.start_processes(_spawned, options, nprocs=local, join=False, start_method="spawn")
     try:
         with _passed_on(context.processes):
@@ -113,23 +116,26 @@ def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         if error.exit_code in (2, *STATUSES) and not error.signal_name:
             raise SystemExit(error.exit_code) from None  # the worker has said why
         how = f"by signal {error.signal_name}" if error.signal_name else f"with exit status {error.exit_code}"
-        raise UserError(
+        text = (
             f"worker process {error.error_index} (pid {error.error_pid}) died {how}; the run has ended. "
             f"--resume continues from the last checkpoint in {cfg.OUTPUT_DIR}, if there is one"
-        ) from None
+        )
+        note_failure(cfg.OUTPUT_DIR, text)
+        raise UserError(text) from None
     return None
 
 
 @contextmanager
 def _passed_on(processes: list[BaseProcess]) -> Iterator[None]:
-    """Pass SIGINT and SIGTERM on to the workers, who stop after the step in hand, and wait for them."""
+    """Pass Ctrl-C, SIGTERM and SIGHUP on to the workers, who stop after the step in hand, and wait for them."""
 
     def handle(number: int, frame: FrameType | None) -> None:
+        leave_lost_terminal()
         for process in processes:
             if process.is_alive():
                 os.kill(process.pid, number)
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in handled_signals()}
     try:
         yield
     finally:
@@ -152,7 +158,14 @@ def _rendezvous(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _spawned(
-    index: int, main: _Main, args: argparse.Namespace, cfg: CfgNode, local: int, address: str, port: int
+    index: int,
+    main: _Main,
+    args: argparse.Namespace,
+    cfg: CfgNode,
+    local: int,
+    address: str,
+    port: int,
+    lines: list[logging.LogRecord],
 ) -> None:
     os.environ.update(
         RANK=str(args.machine_rank * local + index),
@@ -162,7 +175,13 @@ def _spawned(
         MASTER_ADDR=address,
         MASTER_PORT=str(port),
     )
-    run_command(lambda: _run_worker(main, args, cfg))
+
+    def work() -> None:
+        if index == 0 and args.machine_rank == 0:
+            take_lines(lines)
+        _run_worker(main, args, cfg)
+
+    run_command(work)
 
 
 def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
@@ -177,7 +196,7 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
     else:
         backend = "gloo"
         if "OMP_NUM_THREADS" not in os.environ:  # the processes share the cores
-            torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
+            torch.set_num_threads(max(1, usable_cpus() // local))
     patience = timedelta(minutes=args.timeout)
     store = _meet(max(_START, patience))
     try:

@@ -1,12 +1,12 @@
 """The run's folder: made when training really starts, so that a wrong argument leaves nothing behind."""
 
+import copy
 import fnmatch
 import json
 import logging
 import logging.handlers
 import math
 import os
-import shutil
 from collections.abc import Sequence
 
 import torch
@@ -16,9 +16,17 @@ from detectron2.utils.env import seed_all_rng
 from detectron2.utils.logger import setup_logger
 
 import fa_detectron
+from fa_detectron.errors import SharedError, failures
 from fa_detectron.files import atomic_write
 
 _LOGGERS = ("fa_detectron", "detectron2", "fvcore")
+_FORMAT = logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S")
+_TRACES = ("last_checkpoint", "log.txt", "metrics.json", "config.yaml")  # any of them would be written over
+# What a run writes, checkpoints first. Other files in its folder are the user's, or other runs below it.
+_RUN_FILES = (
+    "model_*.pth", "last_checkpoint", "best_checkpoint.json", "metrics.json", "config.yaml", "log.txt", "log.txt.rank*",
+    "events.out.tfevents.*", "samples", "inference", "inference_TTA", "eval", "custom_*.json", "report.html",
+)  # fmt: skip
 _held: logging.handlers.MemoryHandler | None = None
 _files: list[logging.Handler] = []
 
@@ -32,6 +40,28 @@ def start_logging() -> None:
     for name in _LOGGERS:
         setup_logger(distributed_rank=int(os.environ.get("RANK", "0")), name=name)
         logging.getLogger(name).addHandler(_held)
+
+
+def held_lines() -> list[logging.LogRecord]:
+    """What has been logged and waits for a run folder, for another process to take up with :func:`take_lines`."""
+    records = [copy.copy(record) for record in (_held.buffer if _held is not None else ())]
+    for record in records:
+        record.msg, record.args, record.exc_info = record.getMessage(), None, None  # so that it can be pickled
+    return records
+
+
+def take_lines(records: list[logging.LogRecord]) -> None:
+    """Have the lines of the process that started this one written to log.txt, too."""
+    start_logging()
+    if _held is not None:
+        _held.buffer[:0] = records
+
+
+def raise_together(problem: str) -> None:
+    """Raise the main process's ``problem``, "" for none, in all processes: none is left waiting for another."""
+    problem = comm.all_gather(problem)[0]
+    if problem:
+        raise SharedError(problem)
 
 
 def start_process(cfg: CfgNode) -> None:
@@ -62,11 +92,11 @@ def open_run_folder(cfg: CfgNode, resumed: bool) -> None:
     logger = logging.getLogger("fa_detectron.engine")
     os.makedirs(folder, exist_ok=True)
     if comm.is_main_process():
-        if not resumed and os.path.exists(os.path.join(folder, "last_checkpoint")):
-            _put_aside(folder)
-            logger.warning("%s holds an earlier run: its checkpoints are now in %s/previous", folder, folder)
+        if not resumed and any(os.path.exists(os.path.join(folder, name)) for name in _TRACES):
+            logger.warning("%s held an earlier run: its files are now in %s", folder, _put_aside(folder))
         with atomic_write(os.path.join(folder, "config.yaml")) as file:
             file.write(cfg.dump())
+    comm.synchronize()  # the earlier run's files have gone
     open_logs([folder])
 
 
@@ -78,22 +108,38 @@ def open_logs(folders: Sequence[str]) -> None:
     global _held
     rank = comm.get_rank()
     held = list(_held.buffer) if _held is not None else []
-    for name in _LOGGERS:
+    targets = (*map(logging.getLogger, _LOGGERS), failures)
+    for target in targets:
         for old in (_held, *_files):
             if old is not None:
-                logging.getLogger(name).removeHandler(old)
+                target.removeHandler(old)
     for old in _files:
         old.close()
     _held, _files[:] = None, []
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
-        handler = logging.FileHandler(os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
-        handler.setFormatter(logging.Formatter("[%(asctime)s] %(name)s %(levelname)s: %(message)s", "%m/%d %H:%M:%S"))
+        handler = _file_handler(os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
         for record in held:
             handler.handle(record)
-        for name in _LOGGERS:
-            logging.getLogger(name).addHandler(handler)
+        for target in targets:
+            target.addHandler(handler)
         _files.append(handler)
+
+
+def note_failure(folder: str, text: str) -> None:
+    """Write a line to the log.txt of a run that this process has only launched, if there is one yet."""
+    path = os.path.join(folder, "log.txt")
+    if not os.path.isfile(path):
+        return
+    handler = _file_handler(path)
+    handler.emit(failures.makeRecord(failures.name, logging.ERROR, "", 0, text, (), None))
+    handler.close()
+
+
+def _file_handler(path: str) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    handler.setFormatter(_FORMAT)
+    return handler
 
 
 def trim_metrics(path: str, start: int) -> None:
@@ -119,14 +165,15 @@ def _iteration(line: str) -> float:
         return math.inf
 
 
-def _put_aside(folder: str) -> None:
-    """Move an earlier run's checkpoints to ``folder/previous``, so that --resume takes none of them for the new run's.
-
-    Those that were there before go.
-    """
+def _put_aside(folder: str) -> str:
+    """Move an earlier run's files to ``folder/previous/N``, N counting up, so that no run loses or continues them."""
     previous = os.path.join(folder, "previous")
-    shutil.rmtree(previous, ignore_errors=True)
-    os.makedirs(previous)
-    for name in ("last_checkpoint", "best_checkpoint.json", *fnmatch.filter(os.listdir(folder), "model_*.pth")):
-        if os.path.exists(os.path.join(folder, name)):
-            os.replace(os.path.join(folder, name), os.path.join(previous, name))
+    os.makedirs(previous, exist_ok=True)
+    number = 1 + max((int(name) for name in os.listdir(previous) if name.isdecimal()), default=0)
+    target = os.path.join(previous, str(number))
+    os.mkdir(target)
+    names = os.listdir(folder)
+    for pattern in _RUN_FILES:
+        for name in fnmatch.filter(names, pattern):
+            os.replace(os.path.join(folder, name), os.path.join(target, name))
+    return target

@@ -5,10 +5,13 @@ import logging
 import os
 
 from detectron2.config import CfgNode
-from detectron2.engine import DefaultTrainer, default_argument_parser
+from detectron2.engine import default_argument_parser
 
 from fa_detectron.engine.config_io import given_keys, load_config
 from fa_detectron.engine.launch import count_processes, is_first_process, under_torchrun
+from fa_detectron.engine.origin import check_resumable
+from fa_detectron.engine.resources import check_folder
+from fa_detectron.engine.schedule import settle_schedule
 from fa_detectron.errors import UserError
 
 _EPILOG = """examples:
@@ -114,9 +117,13 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
-    cfg = _scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
+    if not args.eval_only:
+        workers = world * max(1, cfg.SOLVER.ACCUMULATION_STEPS)
+        cfg = settle_schedule(cfg, workers, given_keys(args.config_file, args.opts))
     _check(cfg, args, world)
     if is_first_process():  # one process looks through the data, and the others end with it
+        if _resumes(cfg, args):
+            check_resumable(cfg)
         if not args.eval_only:
             _keep_of_resumed_run(cfg, args)
             _settle_validation(cfg)
@@ -182,33 +189,19 @@ def _settle_validation(cfg: CfgNode) -> None:
         logging.getLogger("fa_detectron.engine").warning("DATASETS.TEST is empty: this run will not be evaluated")
 
 
-def _scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
-    """Detectron2's linear rule where SOLVER.REFERENCE_WORLD_SIZE is not 0; a batch that is accumulated is a worker.
-
-    The images a worker stay as they are, the rate grows with the number of workers, the schedule shrinks.
-    """
-    solver = cfg.SOLVER
-    if solver.REFERENCE_WORLD_SIZE and solver.IMS_PER_BATCH % solver.REFERENCE_WORLD_SIZE:
-        raise UserError(
-            f"SOLVER.IMS_PER_BATCH {solver.IMS_PER_BATCH} cannot be shared evenly by the "
-            f"{solver.REFERENCE_WORLD_SIZE} workers of SOLVER.REFERENCE_WORLD_SIZE"
-        )
-    scaled = DefaultTrainer.auto_scale_workers(cfg, workers)
-    # Rounded to 0 they would mean never.
-    scaled.SOLVER.CHECKPOINT_PERIOD = max(min(cfg.SOLVER.CHECKPOINT_PERIOD, 1), scaled.SOLVER.CHECKPOINT_PERIOD)
-    scaled.TEST.EVAL_PERIOD = max(min(cfg.TEST.EVAL_PERIOD, 1), scaled.TEST.EVAL_PERIOD)
-    return scaled
-
-
 def _run_folder(config_file: str) -> str:
     """The run's folder where ``config_file`` is the config.yaml of one, moved or seen from elsewhere as it may be."""
     folder, name = os.path.split(os.path.abspath(config_file))
     return folder if name == "config.yaml" and os.path.isfile(os.path.join(folder, "log.txt")) else ""
 
 
+def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
+    """Whether training goes on from a checkpoint, so that MODEL.WEIGHTS is not read."""
+    return args.resume and not args.eval_only and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+
+
 def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
-    if os.path.exists(cfg.OUTPUT_DIR) and not os.path.isdir(cfg.OUTPUT_DIR):
-        raise UserError(f"OUTPUT_DIR {cfg.OUTPUT_DIR} exists and is not a folder")
+    check_folder(cfg.OUTPUT_DIR)
     if args.eval_only:
         if not cfg.DATASETS.TEST:
             raise UserError("--eval-only: DATASETS.TEST is empty; give --val PATH or a registered set")
@@ -229,6 +222,6 @@ def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
         )
     if solver.CHECKPOINTS_KEPT < 0 or solver.CHECKPOINTS_KEPT == 1:
         raise UserError(f"SOLVER.CHECKPOINTS_KEPT is {solver.CHECKPOINTS_KEPT}, must be at least 2, or 0 to keep all")
-    resumes = args.resume and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))  # then it is not read
-    if cfg.MODEL.WEIGHTS and not resumes and "://" not in cfg.MODEL.WEIGHTS and not os.path.isfile(cfg.MODEL.WEIGHTS):
-        raise UserError(f"MODEL.WEIGHTS {cfg.MODEL.WEIGHTS}: no such file")
+    weights = "" if _resumes(cfg, args) else cfg.MODEL.WEIGHTS
+    if weights and "://" not in weights and not os.path.isfile(weights):
+        raise UserError(f"MODEL.WEIGHTS {weights}: no such file")

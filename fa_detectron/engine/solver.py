@@ -1,5 +1,7 @@
 """The optimizer, SGD or AdamW, with the weight decay that the method needs; the average of the weights."""
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode
 from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
@@ -34,6 +36,25 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     else:
         raise UserError(f"SOLVER.OPTIMIZER {cfg.SOLVER.OPTIMIZER}: expected SGD or ADAMW")
     return maybe_add_gradient_clipping(cfg, optimizer)
+
+
+def use_settings(
+    optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, options: list[dict[str, Any]]
+) -> None:
+    """Give an optimizer that a checkpoint has filled the config's options again, and the rate of the next step.
+
+    A checkpoint brings rate, decay and momentum of the config that it was written under. Where nothing has changed, all
+    stays as it is, to the bit.
+
+    Args:
+        optimizer, scheduler: as a checkpoint has left them.
+        options: of each parameter group, as they were before that.
+    """
+    for group, of_config in zip(optimizer.param_groups, options, strict=True):
+        group.update(of_config)
+    scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
+        group["lr"] = rate
 
 
 def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:

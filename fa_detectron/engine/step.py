@@ -77,7 +77,9 @@ class StepTrainer(TrainerBase):
         self._batches = iter(data_loader)
 
     def finish(self) -> None:
-        """Let go of the data: its worker processes end."""
+        """Let go of the data: its worker processes end, even if an exception's traceback still refers to them."""
+        if hasattr(self._batches, "_shutdown_workers"):
+            self._batches._shutdown_workers()
         self._batches = iter(())
 
     def run_step(self) -> None:

@@ -1,7 +1,9 @@
-"""Ctrl-C and SIGTERM: the step in hand is finished, a checkpoint written, and the process ends with a known status."""
+"""Ctrl-C, SIGTERM, SIGHUP: the step in hand is finished, a checkpoint written, and the exit status names the signal."""
 
 import logging
+import os
 import signal
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -9,10 +11,28 @@ from contextlib import contextmanager
 from types import FrameType
 
 _logger = logging.getLogger(__name__)
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-STATUSES = tuple(128 + number for number in _SIGNALS)  # 130 and 143, as a shell reports them
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
+STATUSES = tuple(128 + number for number in _SIGNALS)  # 130, 143 and 129, as a shell reports them
 # A terminal, a launcher and a scheduler may all pass on the same wish; what comes later is impatience.
 _SAME_WISH = 1.0  # seconds
+
+
+def handled_signals() -> tuple[int, ...]:
+    """Signals that stop a run; SIGHUP is not among them where nohup has it ignored."""
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    ignored = hangup is not None and signal.getsignal(hangup) == signal.SIG_IGN
+    return tuple(number for number in _SIGNALS if not (ignored and number == hangup))
+
+
+def leave_lost_terminal() -> None:
+    """Send stdout and stderr to nowhere if their terminal is gone (SIGHUP): each write to it would be an error."""
+    for descriptor in (1, 2):
+        try:
+            if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
+                with open(os.devnull, "w") as nowhere:
+                    os.dup2(nowhere.fileno(), descriptor)
+        except OSError:  # closed
+            continue
 
 
 class Stopped(Exception):
@@ -28,7 +48,7 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While entered, notes SIGINT and SIGTERM instead of dying of them; a second one, later, ends the process at once.
+    """While entered, notes SIGINT, SIGTERM and SIGHUP instead of dying of them; a second one, later, ends it at once.
 
     Attributes:
         received: number of the signal that came to this process, 0: none.
@@ -43,7 +63,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():  # Python allows handlers there alone
-            self._before = {number: signal.signal(number, self._handle) for number in _SIGNALS}
+            self._before = {number: signal.signal(number, self._handle) for number in handled_signals()}
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -52,6 +72,7 @@ class StopSignals:
         self._before = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
+        leave_lost_terminal()
         if self.saving:
             return
         if self.received:

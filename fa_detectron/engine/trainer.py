@@ -4,43 +4,38 @@ import importlib.util
 import logging
 import os
 import weakref
-from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import build_detection_test_loader
-from detectron2.engine import DefaultTrainer, HookBase, TrainerBase, hooks
-from detectron2.evaluation import DatasetEvaluator, verify_results
-from detectron2.modeling import build_model
+from detectron2.engine import HookBase, TrainerBase, hooks
+from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 from fvcore.nn.precise_bn import get_bn_modules
-from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-import fa_detectron.modeling  # noqa: F401  registers the meta-architecture and the backbones
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
-from fa_detectron.data.stream import build_train_loader
+from fa_detectron.engine.builders import Builders
 from fa_detectron.engine.checkpoints import Checkpoints
-from fa_detectron.engine.evaluation import build_evaluator
 from fa_detectron.engine.hooks import BestCheckpoint, Evaluation, PreciseBN
-from fa_detectron.engine.mapper import DetectionMapper
-from fa_detectron.engine.progress import BarLoader, ProgressBar, show_bars
+from fa_detectron.engine.origin import report_changes, starting_weights
+from fa_detectron.engine.progress import ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
-from fa_detectron.engine.run_folder import open_run_folder, trim_metrics
+from fa_detectron.engine.resources import check_data_workers, explained_worker_errors, room_problem
+from fa_detectron.engine.run_folder import open_run_folder, raise_together, trim_metrics
+from fa_detectron.engine.run_lock import RunLock
 from fa_detectron.engine.shares import what_differs
-from fa_detectron.engine.solver import build_average, build_optimizer
+from fa_detectron.engine.solver import build_average, use_settings
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.engine.stop import Stopped, StopSignals
-from fa_detectron.errors import UserError
-from fa_detectron.modeling.test_time_augmentation import DenseTTA
+from fa_detectron.errors import SharedError
 
 _logger = logging.getLogger(__name__)
 _LOG_PERIOD = 20  # iterations
 
 
-class Trainer(DefaultTrainer):
+class Trainer(Builders):
     """Detectron2's DefaultTrainer, on CPUs as well, with safe checkpoints and the best one kept.
 
     Unlike Detectron2 0.6's, its state includes the optimizer's, so that a resumed run really continues.
@@ -70,18 +65,45 @@ class Trainer(DefaultTrainer):
             images=cfg.SOLVER.IMS_PER_BATCH,
         )
         self.scheduler = self.build_lr_scheduler(cfg, optimizer)
+        self._lock = RunLock(cfg.OUTPUT_DIR)
         self.checkpointer = FeatureAlignCheckpointer(evaluated, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
         self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
-        """Continue from OUTPUT_DIR's last good checkpoint (``resume``, and there is one), else load MODEL.WEIGHTS."""
+        """Continue from OUTPUT_DIR's last good checkpoint (``resume``, and there is one), else load MODEL.WEIGHTS.
+
+        Raises:
+            UserError: another run is in that folder; the checkpoint is broken or does not fit, or is of a later
+                iteration than SOLVER.MAX_ITER.
+        """
+        self._lock_folder()
+        try:
+            self._resume_or_load(resume)
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _lock_folder(self) -> None:
+        """Keep other runs out of OUTPUT_DIR, where there is one already."""
+        there = comm.is_main_process() and os.path.isdir(self.cfg.OUTPUT_DIR)
+        raise_together(self._lock.acquire() if there else "")
+
+    def _resume_or_load(self, resume: bool) -> None:
+        options = [{key: value for key, value in g.items() if key != "params"} for g in self.optimizer.param_groups]
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         file = self.checkpointer.resumed_from
         if self._average is not None and not (file and self._average.n_averaged):
             getattr(self.model, "module", self.model).load_state_dict(self._average.module.state_dict())
         if file:
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that was finished
+            if self.start_iter > self.max_iter:
+                raise SharedError(
+                    f"SOLVER.MAX_ITER is {self.max_iter}, but {file} is of iteration {self.start_iter}: the run cannot "
+                    "be shortened to less than it has done"
+                )
+            report_changes(self.cfg, self.start_iter)
+            use_settings(self.optimizer, self.scheduler, options)
             _logger.info(
                 "resumed from %s at iteration %d of %d: weights%s, optimizer, schedule, and the data where it stopped "
                 "(seed %d)",
@@ -91,6 +113,8 @@ class Trainer(DefaultTrainer):
             )
             if change := what_differs(self._trainer.resumed_shares, self._trainer.shares):
                 _logger.warning(change)
+        else:
+            _logger.info(starting_weights(self.cfg))
 
     def train(self) -> dict[str, Any]:
         """Train, evaluate, print the final table.
@@ -98,10 +122,22 @@ class Trainer(DefaultTrainer):
         Returns:
             The last results on the main process, {} elsewhere and for a run without DATASETS.TEST.
         """
+        room = (self.cfg, self.checkpointer.model, self.start_iter)
+        raise_together(room_problem(*room) if comm.is_main_process() else "")
+        os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
+        self._lock_folder()
+        try:
+            with explained_worker_errors():
+                return self._train()
+        finally:
+            self._lock.release()
+
+    def _train(self) -> dict[str, Any]:
         open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))
         if 0 < self.start_iter < self.max_iter and comm.is_main_process():
             trim_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
         loader = self.build_train_loader(self.cfg, self._trainer.seed, self.start_iter)
+        check_data_workers(self.cfg, loader, loader.dataset.records)
         self._trainer.start(loader)
         if comm.is_main_process():
             self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD)])
@@ -154,8 +190,9 @@ class Trainer(DefaultTrainer):
             loader = self.build_train_loader(cfg, self._trainer.seed)
             result.append(PreciseBN(cfg.TEST.EVAL_PERIOD, self.model, loader, cfg.TEST.PRECISE_BN.NUM_ITER))
         if main:
-            period, kept = cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINTS_KEPT
-            self._checkpoints = Checkpoints(self.checkpointer, period, kept)
+            solver = cfg.SOLVER
+            timing = (solver.CHECKPOINT_PERIOD, solver.CHECKPOINT_MINUTES)
+            self._checkpoints = Checkpoints(self.checkpointer, *timing, solver.CHECKPOINTS_KEPT)
             result.append(self._checkpoints)
         if main and show_bars():
             result.append(ProgressBar())
@@ -183,56 +220,3 @@ class Trainer(DefaultTrainer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         TrainerBase.load_state_dict(self, state_dict)
         self._trainer.load_state_dict(state_dict["_trainer"])
-
-    @classmethod
-    def build_model(cls, cfg: CfgNode) -> nn.Module:
-        try:
-            model = build_model(cfg)
-        except KeyError as error:
-            if "registry" not in str(error):
-                raise
-            raise UserError(f"config: {error.args[0]}") from None
-        count = sum(p.numel() for p in model.parameters())
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        _logger.info("%s: %.1f M parameters, %.1f M of them trained", type(model).__name__, count / 1e6, trained / 1e6)
-        return model
-
-    @classmethod
-    def build_optimizer(cls, cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-        return build_optimizer(cfg, model)
-
-    @classmethod
-    def build_train_loader(cls, cfg: CfgNode, seed: int = 0, start: int = 0) -> Iterable[list[dict[str, Any]]]:
-        """Endless batches of this process, as a function of the seed; ``start``: iterations that have had theirs."""
-        mapper = DetectionMapper(cfg, is_train=True)
-        return build_train_loader(cfg, mapper, seed, start * cfg.SOLVER.ACCUMULATION_STEPS)
-
-    @classmethod
-    def build_test_loader(cls, cfg: CfgNode, dataset_name: str) -> Any:
-        loader = build_detection_test_loader(cfg, dataset_name, mapper=DetectionMapper(cfg, is_train=False))
-        return BarLoader(loader, f"evaluating {dataset_name}") if show_bars() else loader
-
-    @classmethod
-    def test_with_TTA(cls, cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -> dict[str, Any]:
-        """Evaluate with the test-time augmentation of TEST.AUG.*; detections go to OUTPUT_DIR/inference_TTA.
-
-        Args:
-            results: of :meth:`test`, without augmentation.
-
-        Returns:
-            ``results`` with the augmented ones beside them, as Detectron2 calls them: "bbox_TTA" beside "bbox".
-        """
-        augmented = cfg.clone()
-        augmented.defrost()
-        augmented.INPUT.MIN_SIZE_TEST = 0  # no resizing: DenseTTA makes every scale from the image itself
-        augmented.TEST.SAMPLE_PICTURES = 0  # they show the detector as it is
-        evaluators = [build_evaluator(augmented, name, "inference_TTA") for name in cfg.DATASETS.TEST]
-        more = cls.test(augmented, DenseTTA(cfg, model), evaluators)
-        if len(cfg.DATASETS.TEST) == 1:
-            return {**results, **{f"{task}_TTA": metrics for task, metrics in more.items()}}
-        suffixed = {name: {f"{task}_TTA": m for task, m in by_task.items()} for name, by_task in more.items()}
-        return {name: {**by_task, **suffixed.get(name, {})} for name, by_task in results.items()}
-
-    @classmethod
-    def build_evaluator(cls, cfg: CfgNode, dataset_name: str) -> DatasetEvaluator:
-        return build_evaluator(cfg, dataset_name)

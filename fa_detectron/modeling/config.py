@@ -89,6 +89,9 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA_DECAY = 0.0
     # Leave out a step whose losses or gradients are not finite (at most 4 in a row), instead of stopping.
     cfg.SOLVER.SKIP_NONFINITE = False
+    # Minutes after which a checkpoint is written, besides SOLVER.CHECKPOINT_PERIOD; 0.0: never. A run on data given by
+    # path has 10.0 where its user sets neither (see fa_detectron.engine.schedule).
+    cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
     # Numbered checkpoints that stay in OUTPUT_DIR, at least 2; 0: all.
     cfg.SOLVER.CHECKPOINTS_KEPT = 2
 

@@ -218,3 +218,64 @@ def test_the_table_counts_boxes_and_images_of_each_class(coco, config, caplog):
     table = [line.split() for line in caplog.text.splitlines()]
     assert ["ant", "1", "(1)", "1", "(1)"] in table and ["cat", "1", "(1)", "1", "(1)"] in table
     assert ["all", "2", "2"] in table
+
+
+@pytest.fixture
+def parsed(monkeypatch) -> list[str]:
+    """The formats that have been parsed, one entry a time."""
+    from fa_detectron.data import readers
+
+    times: list[str] = []
+    for name, read in readers._READERS.items():
+        monkeypatch.setitem(
+            readers._READERS, name, lambda *args, name=name, read=read: times.append(name) or read(*args)
+        )
+    return times
+
+
+def test_a_set_is_parsed_once_at_the_start_and_anew_for_the_next_run(voc, config, parsed):
+    folder = voc({"a": CAT, "b": CAT}, {"train": ["a"], "val": ["b"]})
+
+    def start() -> tuple[list, list]:
+        cfg = config()
+        resolve_data_arguments(cfg, folder, folder)
+        register_from_config(cfg)
+        check_data(cfg, training=True)
+        register_from_config(cfg)  # as each worker of a run does
+        return DatasetCatalog.get(TRAIN_NAME), DatasetCatalog.get(VAL_NAME)
+
+    train, _ = start()
+    assert parsed == ["voc", "voc"] and len(train[0]["annotations"]) == 1  # the two splits
+    train[0]["annotations"].clear()  # a copy's
+    assert len(DatasetCatalog.get(TRAIN_NAME)[0]["annotations"]) == 1
+    voc({"a": CAT + CAT}, {"train": ["a"]})
+    train, _ = start()
+    assert parsed == ["voc"] * 4 and len(train[0]["annotations"]) == 2
+
+
+def test_findings_are_told_though_the_set_is_parsed_once(coco, config, parsed):
+    from fa_detectron.data.findings import Findings
+    from fa_detectron.data.paths import parse_source
+    from fa_detectron.data.read_once import forget_sets, read_once
+    from fa_detectron.data.records import ReadOptions
+
+    path = coco(lambda c: c["categories"].append({"id": 9, "name": "cat "}))
+    found = []
+    forget_sets()
+    for _ in range(2):
+        findings = Findings(strict=True)
+        read_once(parse_source(path, "train"), ReadOptions(), findings)
+        found.append(findings.all)
+    assert found[0] == found[1] and parsed == ["coco"]
+
+
+@pytest.mark.parametrize("main", [True, False])
+def test_the_main_process_alone_writes_the_evaluations_file(coco, config, monkeypatch, main):
+    from detectron2.utils import comm
+
+    monkeypatch.setattr(comm, "is_main_process", lambda: main)
+    cfg = config()
+    resolve_data_arguments(cfg, coco(), coco(name="val"))
+    register_from_config(cfg)
+    assert len(DatasetCatalog.get(VAL_NAME)) == 3
+    assert Path(MetadataCatalog.get(VAL_NAME).json_file).exists() == main

@@ -17,6 +17,7 @@ from fa_detectron.engine.stop import StopSignals
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 from tests.engine.test_nonfinite import Toy
+from tests.engine.tiny import last_state
 
 
 def config(decay: float):
@@ -51,7 +52,7 @@ def test_the_average_is_what_is_saved_and_resumed(tiny, tmp_path):
     shutil.copytree(whole, parts)
     (parts / "last_checkpoint").write_text("model_0000001.pth")
     run(*words[:2], "--resume", *words[2:], "OUTPUT_DIR", parts)
-    one, two = (torch.load(folder / "model_final.pth", weights_only=True) for folder in (whole, parts))
+    one, two = map(last_state, (whole, parts))
     trained = [state["trainer"]["_trainer"]["trained_model"] for state in (one, two)]
     for key, value in one["model"].items():
         assert torch.equal(value, two["model"][key]) and torch.equal(trained[0][key], trained[1][key]), key

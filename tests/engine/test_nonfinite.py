@@ -58,7 +58,7 @@ def test_skipping_leaves_the_step_out(tiny, tmp_path, monkeypatch):
     spoil(monkeypatch, {1})
     words = ("--skip-nonfinite", *QUICK, "OUTPUT_DIR", tmp_path)
     run(*tiny.args, *words, "SOLVER.MAX_ITER", 2, "SOLVER.CHECKPOINT_PERIOD", 1, "SOLVER.CHECKPOINTS_KEPT", 0)
-    first, last = (torch.load(tmp_path / f"model_{name}.pth", weights_only=True) for name in ("0000000", "final"))
+    first, last = (torch.load(tmp_path / f"model_{name}.pth", weights_only=True) for name in ("0000000", "0000001"))
     assert all(torch.equal(value, last["model"][key]) for key, value in first["model"].items())
     assert last["trainer"]["_trainer"]["skipped"] == 1
     assert "iteration 2: loss_neg is nan over the images" in (tmp_path / "log.txt").read_text()

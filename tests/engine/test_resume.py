@@ -2,12 +2,15 @@
 
 import json
 import os
+import pty
 import re
+import select
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import pytest
 import torch
@@ -19,7 +22,7 @@ from detectron2.engine import HookBase
 from fa_detectron.engine import Trainer
 from fa_detectron.engine.shares import BatchShares, what_differs
 from tests.engine.conftest import run
-from tests.engine.tiny import TRAIN_NET, make_config, make_set
+from tests.engine.tiny import TRAIN_NET, last_state, make_config, make_set
 
 # All that is random: the order of the data, flip, size, crop, dropout; and wide images beside square ones.
 OPTIONS = (
@@ -41,7 +44,7 @@ def mixed(tmp_path_factory) -> tuple:
 def straight(mixed, tmp_path_factory) -> dict:
     folder = tmp_path_factory.mktemp("straight")
     run(*mixed, *OPTIONS, "OUTPUT_DIR", folder)
-    return torch.load(folder / "model_final.pth", weights_only=True)
+    return last_state(folder)
 
 
 class SignalAt(HookBase):
@@ -70,7 +73,7 @@ def assert_same(one: dict, two: dict) -> None:
 
 
 @pytest.mark.parametrize("data_workers", [0, 2])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ten_and_resume_and_ten_is_twenty(mixed, straight, tmp_path, monkeypatch, number, data_workers):
     words = (*mixed, *OPTIONS, "DATALOADER.NUM_WORKERS", data_workers, "OUTPUT_DIR", tmp_path)
     with monkeypatch.context() as patch:
@@ -86,7 +89,7 @@ def test_ten_and_resume_and_ten_is_twenty(mixed, straight, tmp_path, monkeypatch
     path = f"{tmp_path}/model_0000009.pth"
     assert f"stopped by {name} after iteration 10 of 20; --resume continues from {path}" in log
     assert f"resumed from {path} at iteration 10 of 20: weights, optimizer, schedule, and the data" in log
-    assert_same(straight, torch.load(tmp_path / "model_final.pth", weights_only=True))
+    assert_same(straight, last_state(tmp_path))
 
 
 TOGETHER = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.ACCUMULATION_STEPS", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.AMP.ENABLED",
@@ -101,7 +104,7 @@ def test_an_average_parts_and_bfloat16_go_on_exactly_too(mixed, tmp_path, monkey
         with pytest.raises(SystemExit):
             run(*words, "OUTPUT_DIR", tmp_path / "parts")
     run(words[0], words[1], "--resume", *words[2:], "OUTPUT_DIR", tmp_path / "parts")
-    one, two = (torch.load(tmp_path / part / "model_final.pth", weights_only=True) for part in ("straight", "parts"))
+    one, two = (last_state(tmp_path / part) for part in ("straight", "parts"))
     assert_same(one, two)
     trained = [state["trainer"]["_trainer"]["trained_model"] for state in (one, two)]
     assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
@@ -137,7 +140,7 @@ def test_the_seed_of_a_run_without_one_is_kept(mixed, tmp_path, monkeypatch):
     shutil.copytree(tmp_path / "whole", tmp_path / "parts")
     (tmp_path / "parts" / "last_checkpoint").write_text("model_0000001.pth")
     run(words[0], words[1], "--resume", *words[2:], "OUTPUT_DIR", tmp_path / "parts")
-    one, two = (torch.load(tmp_path / part / "model_final.pth", weights_only=True) for part in ("whole", "parts"))
+    one, two = (last_state(tmp_path / part) for part in ("whole", "parts"))
     assert_same(one, two)
 
 
@@ -169,12 +172,12 @@ def test_the_last_two_numbered_checkpoints_stay(mixed, tmp_path):
     run(*words, "OUTPUT_DIR", tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "two").glob("*.pth"))
     assert [name for name in names if "best" not in name] == [
-        "model_0000002.pth",
         "model_0000003.pth",
+        "model_0000004.pth",
         "model_final.pth",
     ]
     run(*words, "SOLVER.CHECKPOINTS_KEPT", 0, "OUTPUT_DIR", tmp_path / "all")
-    assert len(list((tmp_path / "all").glob("model_0*.pth"))) == 4
+    assert len(list((tmp_path / "all").glob("model_0*.pth"))) == 5
 
 
 def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypatch):
@@ -185,11 +188,11 @@ def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypa
     stop_at(monkeypatch, signal.SIGTERM, 0)
     with pytest.raises(SystemExit):
         run(*words)
-    assert (tmp_path / "previous" / "model_final.pth").read_bytes() == old
+    assert (tmp_path / "previous" / "1" / "model_final.pth").read_bytes() == old
     assert not (tmp_path / "model_final.pth").exists() and not list(tmp_path.glob("*.tmp"))
 
 
-@pytest.mark.parametrize("number, processes", [(signal.SIGINT, 1), (signal.SIGTERM, 2)])
+@pytest.mark.parametrize("number, processes", [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 2)])
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, number, processes):
     """With several processes the launcher alone gets the signal, as from ``kill``."""
     words = [*mixed, "--num-processes", processes, *OPTIONS, "SOLVER.MAX_ITER", 100_000, "OUTPUT_DIR", tmp_path]
@@ -207,6 +210,42 @@ def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, numb
     name = (tmp_path / "last_checkpoint").read_text()
     assert f"--resume continues from {tmp_path}/{name}" in log
     assert "Traceback" not in (tmp_path / "err").read_text()
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_a_lost_terminal_ends_the_command_with_a_checkpoint(mixed, tmp_path, processes):
+    """A closed window: SIGHUP to all its processes, and every write to it fails."""
+    words = [*mixed, "--num-processes", processes, *OPTIONS, "SOLVER.MAX_ITER", 100_000, "OUTPUT_DIR", tmp_path]
+    words += ["DATALOADER.NUM_WORKERS", 1, "TEST.EVAL_PERIOD", 0]
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execv(sys.executable, [sys.executable, str(TRAIN_NET), *map(str, words)])
+    try:
+        end = time.monotonic() + 100
+        while not (tmp_path / "metrics.json").exists() or not (tmp_path / "metrics.json").stat().st_size:
+            assert time.monotonic() < end
+            if select.select([terminal], [], [], 0.1)[0]:
+                os.read(terminal, 100_000)
+        os.close(terminal)
+        _, status = os.waitpid(pid, 0)
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(status) == 128 + signal.SIGHUP
+    assert "stopped by SIGHUP after iteration" in (tmp_path / "log.txt").read_text()
+    assert (tmp_path / (tmp_path / "last_checkpoint").read_text()).exists()
+
+
+def test_under_nohup_a_lost_terminal_changes_nothing(monkeypatch):
+    from fa_detectron.engine.stop import StopSignals
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignals() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert stop.received == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_the_command_ends_with_its_data_workers(mixed, tmp_path):

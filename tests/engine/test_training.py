@@ -13,6 +13,7 @@ from fa_detectron import add_feature_align_config
 from fa_detectron.engine.hooks import BestCheckpoint
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
+from tests.engine.tiny import last_state
 
 
 def load(path):
@@ -51,11 +52,12 @@ def test_a_resumed_run_equals_one_that_was_not_interrupted(tiny, tmp_path, monke
     run(*tiny.args, *extra, "OUTPUT_DIR", whole)
     shutil.copytree(whole, parts)
     (parts / "model_final.pth").unlink()
+    (parts / "model_0000003.pth").unlink()
     (parts / "last_checkpoint").write_text("model_0000001.pth")
     done = run(*tiny.args, "--resume", *extra, "OUTPUT_DIR", parts)
     assert done.trainer.start_iter == 2
     assert f"resumed from {parts}/model_0000001.pth at iteration 2 of 4" in (parts / "log.txt").read_text()
-    one, two = load(whole / "model_final.pth"), load(parts / "model_final.pth")
+    one, two = last_state(whole), last_state(parts)
     for key, value in one["model"].items():
         assert torch.equal(value, two["model"][key]), key
     assert one["trainer"]["hooks"] == two["trainer"]["hooks"]
@@ -157,7 +159,7 @@ def test_the_best_checkpoint_is_the_best_and_survives_resuming(tmp_path):
 
 
 def test_the_best_checkpoint_is_not_the_one_to_resume_from(trained):
-    assert (trained.folder / "last_checkpoint").read_text() == "model_final.pth"
+    assert (trained.folder / "last_checkpoint").read_text() == "model_0000002.pth"
     record = json.loads((trained.folder / "best_checkpoint.json").read_text())
     assert record["metric"] == "bbox/AP"
     assert load(trained.folder / "model_best.pth")["iteration"] == record["iteration"]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 CONFIG = """
@@ -52,3 +53,8 @@ def make_config(folder: Path) -> Path:
     path = folder / "tiny.yaml"
     path.write_text(CONFIG.format(base=BASE))
     return path
+
+
+def last_state(folder: Path) -> dict:
+    """The checkpoint that --resume would take."""
+    return torch.load(folder / (folder / "last_checkpoint").read_text(), weights_only=True)

@@ -10,8 +10,8 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
 from fa_detectron.data import evaluation_config
+from fa_detectron.data.conversion import category_ids
 from fa_detectron.data.records import AnnotatedSet
-from fa_detectron.data.registration import category_ids
 from fa_detectron.engine import Trainer, load_config
 from fa_detectron.errors import UserError
 from fa_detectron.inference import Run, jobs, read_image

@@ -159,8 +159,8 @@ class Harmful:
     "make, words",
     [
         (lambda path: None, "no such file"),
-        (lambda path: path.write_bytes(b"not a checkpoint"), "cannot be read"),
-        (lambda path: torch.save({"conv1.weight": Harmful()}, path), "cannot be read"),
+        (lambda path: path.write_bytes(b"not a checkpoint"), "refused"),
+        (lambda path: torch.save({"conv1.weight": Harmful()}, path), "refused"),
         (lambda path: torch.save({"conv1.weight": "text"}, path), "no flat dict of tensors"),
         (lambda path: torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, path), "another model"),
         (lambda path: torch.save({**resnet18(), "conv1.weight": torch.zeros(2)}, path), r"'conv1.weight' has shape"),

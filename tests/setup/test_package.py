@@ -35,7 +35,7 @@ def pins() -> dict[str, str]:
 
 def test_core_requirements_are_the_design_card():
     core = {name_of(requirement) for requirement in load_setup().REQUIREMENTS}
-    assert core == {"torch", "torchvision", "fvcore", "pycocotools", "ninja", "numpy"}
+    assert core == {"torch", "torchvision", "fvcore", "pycocotools", "ninja", "numpy", "filelock", "safetensors"}
 
 
 def test_every_requirement_has_a_tested_version_in_its_range():

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from fa_detectron.checkpoint.read_file import read_weights
 from fa_detectron.errors import UserError
 
 PACKAGE_PREFIX = "package:"
@@ -67,15 +68,9 @@ def _read(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise UserError(f"MODEL.TIMM.WEIGHTS: no such file: {path}")
     try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            weights = load_file(path)
-        else:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a broken or unsafe file shows as one of many exceptions
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"MODEL.TIMM.WEIGHTS: {path} cannot be read as a file of tensors ({reason}).") from error
+        weights = read_weights(str(path))
+    except UserError as error:
+        raise UserError(f"MODEL.TIMM.WEIGHTS: {error}") from None
     if not isinstance(weights, dict) or not all(isinstance(t, torch.Tensor) for t in weights.values()):
         raise UserError(f"MODEL.TIMM.WEIGHTS: {path} holds no flat dict of tensors.")
     return weights
