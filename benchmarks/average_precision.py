@@ -5,6 +5,7 @@ Legend: I images, D detections of one category in all images, B resamples.
 
 import contextlib
 import io
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,7 +25,7 @@ class Matches:
     def __init__(self, truth: Path, detections: Path, source: Callable[[str], str] = str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
             coco = COCO(str(truth))
-            evaluation = COCOeval(coco, coco.loadRes(str(detections)), "bbox")
+            evaluation = COCOeval(coco, _load_detections(coco, detections), "bbox")
             evaluation.evaluate()
         self.image_ids = evaluation.params.imgIds  # (I,)
         self.sources = [source(coco.imgs[i]["file_name"]) for i in self.image_ids]
@@ -57,6 +58,16 @@ class Matches:
             index = np.searchsorted(of_iou, self._recall_points, side="left")
             total += at_iou[index[index < len(at_iou)]].sum()
         return total / (len(recall) * len(self._recall_points))
+
+
+def _load_detections(truth: COCO, file: Path) -> COCO:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    if found:
+        return truth.loadRes(found)
+    nothing = COCO()  # loadRes refuses an empty list
+    nothing.dataset = {**truth.dataset, "annotations": []}
+    nothing.createIndex()
+    return nothing
 
 
 def _one_category(images: Sequence[dict | None]) -> dict[str, np.ndarray] | None:

@@ -43,6 +43,8 @@ METHODS = {
     "featurealign-grfa": "FEATURE_FILTER MDQ GLOBAL_ATTENTION.ENABLED",
     "dagger": "FEATURE_FILTER MDQ DE_SUBNET GLOBAL_ATTENTION.ENABLED",
 }
+# Keys that the data and the machine settle, or that do not touch the result.
+_FREE = ("MODEL.DEVICE", f"{_FA}NUM_CLASSES", "SOLVER.REFERENCE_WORLD_SIZE", "TEST.EVAL_PERIOD")
 CHANGES = {"static": [f"{_FA}TRAIN_PRIORS", "False"]}
 
 
@@ -64,7 +66,7 @@ class Job:
         on = METHODS[method].split()
         words = [word for key in _SWITCHES for word in (f"{_FA}{key}", str(key in on))]
         words += [f"{_FA}TRAIN_PRIORS", "True", "SOLVER.MAX_ITER", str(self.iterations), "SEED", str(self.seed)]
-        words += ["TEST.EVAL_PERIOD", str(self.iterations // 3), "SOLVER.CHECKPOINT_PERIOD", "100"]
+        words += ["TEST.EVAL_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "100"]
         words += ["TEST.SAMPLE_PICTURES", "0", "DATALOADER.NUM_WORKERS", "1", "OUTPUT_DIR", str(self.folder(output))]
         return [*words, *(self.settings or CHANGES.get(change, ()))]
 
@@ -140,7 +142,7 @@ class Runner:
         was, now = load_config(str(folder / "config.yaml")), load_config(self._config, job.overrides(self._output))
         for section in ("MODEL", "SOLVER", "INPUT", "TEST"):
             for key, before, after in _differences(was[section], now[section], section):
-                if key not in ("MODEL.DEVICE", f"{_FA}NUM_CLASSES", "SOLVER.REFERENCE_WORLD_SIZE"):
+                if key not in _FREE:
                     raise UserError(f"{folder} was made with {key} {before}, now {after}: name the variant anew")
         return True
 
@@ -158,7 +160,7 @@ def _differences(was: dict, now: dict, prefix: str) -> list[tuple[str, object, o
         before, after, name = was[key], now[key], f"{prefix}.{key}"
         if isinstance(before, dict) and isinstance(after, dict):
             found += _differences(before, after, name)
-        elif (tuple(before), tuple(after)) if isinstance(before, list) else before != after:
+        elif json.dumps(before) != json.dumps(after):  # YAML gives lists for tuples
             found.append((name, before, after))
     return found
 
@@ -179,12 +181,19 @@ def data_words(sets: list[list[str]], output: Path) -> dict[str, list[str]]:
     builtin = "DATASETS.TRAIN ('fa_shapes_train',) DATASETS.TEST ('fa_shapes_val',)".split()
     words = {"builtin": [*builtin, f"{_FA}NUM_CLASSES", str(len(CLASS_NAMES))]}
     os.environ.setdefault("DETECTRON2_DATASETS", str(output / "data"))  # where the runs make the built-in set
-    made = {"large": make_large_objects(output / "data" / "large")}
-    for name, train, *val in sets:
-        if len(val) > 1:
+    train, val = make_large_objects(output / "data" / "large")
+    words["large"] = ["--train", str(train), "--val", str(val)]
+    for name, *paths in sets:
+        if len(paths) not in (1, 2):
             raise UserError(f"--set {name}: expected NAME TRAIN [VAL]")
-        made[name] = (train, val[0]) if val else cut_by_photograph(Path(train), output / "data" / name)
-    return words | {name: ["--train", str(train), "--val", str(val)] for name, (train, val) in made.items()}
+        train, *given = paths
+        if given:
+            words[name] = ["--train", train, "--val", *given]
+        else:
+            halves = cut_by_photograph(Path(train), output / "data" / name)
+            images = str(Path(train).resolve().parent)
+            words[name] = ["--train", str(halves[0]), "--val", str(halves[1]), "--images", images]
+    return words
 
 
 def main() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 from PIL import Image
 
 from fa_detectron.data.builtin import scene_size
-from fa_detectron.data.builtin_scenes import CLASS_NAMES, render_scene
+from fa_detectron.data.builtin_scenes import render_scene
 from fa_detectron.errors import UserError
 
-_LARGE = {"train": (3, 200), "val": (4, 150)}  # split: (seed, number of images)
+_LARGE = {"train": (3, 150), "val": (4, 150)}  # split: (seed, number of images)
 _LARGE_RADII = (50.0, 110.0)  # pixels
 _VAL_SHARE = 0.25  # of the photographs
 
@@ -23,7 +23,7 @@ def source_photograph(file_name: str) -> str:
 
 
 def make_large_objects(folder: Path) -> tuple[Path, Path]:
-    """The built-in scenes with one large object each; the COCO files of train and val."""
+    """The built-in scenes with one large object each, of a single class; the COCO files of train and val."""
     files = folder / "train.json", folder / "val.json"
     for (seed, count), file in zip(_LARGE.values(), files):
         if file.exists():
@@ -37,16 +37,18 @@ def make_large_objects(folder: Path) -> tuple[Path, Path]:
             name = f"{file.stem}/{index:06d}.png"
             Image.fromarray(scene.image).save(folder / name, compress_level=1)
             images.append({"id": index + 1, "file_name": name, "height": height, "width": width})
-            for (x1, y1, x2, y2), label in zip(scene.boxes.tolist(), scene.classes.tolist()):
-                box = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": label + 1, "iscrowd": 0}
+            for x1, y1, x2, y2 in scene.boxes.tolist():
+                box = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": 1, "iscrowd": 0}
                 annotations.append({**box, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
-        categories = [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)]
-        _write(file, {"images": images, "annotations": annotations, "categories": categories})
+        _write(file, {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "shape"}]})
     return files
 
 
 def cut_by_photograph(source: Path, folder: Path) -> tuple[Path, Path]:
-    """Cut a COCO file in two, all copies of a photograph on one side; the COCO files of train and val."""
+    """Cut a COCO file in two, all copies of a photograph on one side; the COCO files of train and val.
+
+    The images stay where they are, beside ``source``.
+    """
     files = folder / "train.json", folder / "val.json"
     if all(file.exists() for file in files):
         return files
@@ -58,7 +60,6 @@ def cut_by_photograph(source: Path, folder: Path) -> tuple[Path, Path]:
     val = {names[i] for i in np.random.RandomState(0).permutation(len(names))[:count]}
     for file, wanted in zip(files, (False, True)):
         images = [x for x in content["images"] if (source_photograph(x["file_name"]) in val) == wanted]
-        images = [{**x, "file_name": str(source.resolve().parent / x["file_name"])} for x in images]
         ids = {x["id"] for x in images}
         annotations = [x for x in content["annotations"] if x["image_id"] in ids]
         _write(file, {**content, "images": images, "annotations": annotations})

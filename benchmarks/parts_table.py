@@ -37,8 +37,6 @@ def _row(output: Path, folder: Path) -> dict[str, Any]:
     iterations, seed = folder.name.split("-seed")
     with open(folder / "metrics.json", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
-    curve = {x["iteration"] + 1: x["bbox/AP"] for x in lines if "bbox/AP" in x}
-    # The last line has the last evaluation; it is counted at the iteration after the last.
     last = next(x for x in reversed(lines) if "bbox/AP" in x)
     alignment = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))["runs"][0]["average"]
     cfg = load_config(str(folder / "config.yaml"))
@@ -52,7 +50,6 @@ def _row(output: Path, folder: Path) -> dict[str, Any]:
         "iterations": int(iterations),
         "seed": int(seed),
         **{metric: last.get(f"bbox/{metric}") for metric in _METRICS},
-        "curve": list(curve.values()),
         "misalignment": alignment["misalignment"],
         "rank_agreement": alignment["rank_agreement"],
         "seconds_a_step": statistics.median(x["time"] for x in lines if "time" in x),
