@@ -89,7 +89,7 @@ def _one_category(images: Sequence[dict | None]) -> dict[str, np.ndarray] | None
 
 
 def resample(sources: Sequence[str], count: int) -> np.ndarray:
-    """(B, I) how often each image is drawn; the same for equal ``sources``, so that runs are compared image by image."""
+    """(B, I) how often each image is drawn; the same for equal ``sources``, so that runs can be paired by image."""
     names, member = np.unique(sources, return_inverse=True)
     draws = np.random.RandomState(0).randint(len(names), size=(count, len(names)))
     drawn = np.stack([np.bincount(draw, minlength=len(names)) for draw in draws])  # (B, sources)

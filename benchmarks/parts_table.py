@@ -68,7 +68,7 @@ def _builtin(output: Path, name: str) -> Path:
 def _groups(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, list[dict[str, Any]]]]:
     """(set, iterations) -> variant -> its runs; the baseline first."""
     groups: dict[tuple[str, int], dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
-    for row in sorted(rows, key=lambda row: (row["set"], row["iterations"], row["variant"] != _BASELINE, row["variant"])):
+    for row in sorted(rows, key=lambda r: (r["set"], r["iterations"], r["variant"] != _BASELINE, r["variant"])):
         groups[row["set"], row["iterations"]][row["variant"]].append(row)
     return groups
 

@@ -1,8 +1,6 @@
 """benchmarks/parts.py: its queue, its data, its statistics, and one run from the queue to the table."""
 
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,10 +14,10 @@ from fa_detectron.errors import UserError
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
-import parts  # noqa: E402
-import parts_data  # noqa: E402
-import parts_table  # noqa: E402
-from average_precision import Matches, resample  # noqa: E402
+import parts
+import parts_data
+import parts_table
+from average_precision import Matches, resample
 
 
 @pytest.fixture
@@ -29,7 +27,8 @@ def detections(tmp_path: Path) -> tuple[Path, Path]:
     truth: dict = {"images": [], "annotations": [], "categories": [{"id": i, "name": str(i)} for i in (1, 2)]}
     found = []
     for image in range(1, 13):
-        truth["images"].append({"id": image, "file_name": f"{image // 2}_jpg.rf.{image}.jpg", "height": 99, "width": 99})
+        name = f"{image // 2}_jpg.rf.{image}.jpg"
+        truth["images"].append({"id": image, "file_name": name, "height": 99, "width": 99})
         for _ in range(rng.randint(0, 4)):
             box, label = rng.randint(1, 40, size=4).astype(float), int(rng.randint(1, 3))
             entry = {"id": len(truth["annotations"]) + 1, "image_id": image, "category_id": label, "iscrowd": 0}
@@ -125,9 +124,9 @@ def test_the_committed_queue_can_be_read() -> None:
     assert all(job.overrides(Path("x")) for job in parts.read_queue(ROOT / "benchmarks" / "parts_queue.txt"))
 
 
-def test_a_run_from_the_queue_to_the_table(tmp_path: Path) -> None:
+def test_a_run_from_the_queue_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     small = "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 MODEL.TIMM.WEIGHTS ''"
-    queue, output = tmp_path / "queue.txt", tmp_path / "runs"
+    queue, output, page = tmp_path / "queue.txt", tmp_path / "runs", tmp_path / "page.md"
     queue.write_text(f"tiny autoassign/small 3 0 {small}\n")
     _, val = parts_data.make_large_objects(tmp_path / "large")
     content = json.loads(val.read_text())
@@ -135,32 +134,24 @@ def test_a_run_from_the_queue_to_the_table(tmp_path: Path) -> None:
     content["annotations"] = [x for x in content["annotations"] if x["image_id"] <= 8]
     source = val.with_name("some.json")
     source.write_text(json.dumps(content))
+    monkeypatch.setenv("DETECTRON2_DATASETS", str(tmp_path))
 
-    def call(command: str, *words: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, ROOT / "benchmarks" / "parts.py", command, "--output", output, "--queue", queue, *words],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+    def call(*words: object) -> str:
+        monkeypatch.setattr("sys.argv", ["parts.py", *map(str, words), "--output", str(output), "--queue", str(queue)])
+        parts.main()
+        return capfd.readouterr().out
 
-    assert call("table").returncode != 0  # nothing there yet
-    for expected in ("seed0: done", ""):  # the second time there is nothing to do
-        run = call("run", "--set", "tiny", str(source))
-        logs = [file.read_text()[-2000:] for file in output.glob("tiny/*/*/*/output.txt")]
-        assert run.returncode == 0 and expected in run.stdout, (run.stderr, logs)
-    assert "seed0" not in run.stdout
-    page = tmp_path / "page.md"
+    with pytest.raises(UserError, match="no finished run"):
+        call("table")
+    assert "seed0: done" in call("run", "--set", "tiny", source)
+    assert "seed0" not in call("run", "--set", "tiny", source)  # there is nothing left to do
     page.write_text("before\n<!-- parts.py table -->\nold\n<!-- end -->\nafter\n")
-    table = call("table", "--json", str(tmp_path / "rows.json"), "--page", str(page))
-    assert table.returncode == 0, table.stderr
+    call("table", "--json", tmp_path / "rows.json", "--page", page)
     (row,) = json.loads((tmp_path / "rows.json").read_text())
     assert (row["set"], row["variant"], row["iterations"], row["seed"]) == ("tiny", "autoassign/small", 3, 0)
     text = page.read_text()
     assert text.startswith("before") and text.endswith("after\n") and "| autoassign/small |" in text
     assert "old" not in text
     queue.write_text(f"tiny autoassign/small 3 0 {small} SOLVER.BASE_LR 0.5\n")
-    changed = call("run", "--set", "tiny", str(source))
-    assert changed.returncode != 0 and "SOLVER.BASE_LR" in changed.stderr
+    with pytest.raises(UserError, match=r"SOLVER\.BASE_LR"):
+        call("run", "--set", "tiny", source)
