@@ -180,7 +180,7 @@ def data_words(sets: list[list[str]], output: Path) -> dict[str, list[str]]:
     """A set: its arguments for train_net.py."""
     builtin = "DATASETS.TRAIN ('fa_shapes_train',) DATASETS.TEST ('fa_shapes_val',)".split()
     words = {"builtin": [*builtin, f"{_FA}NUM_CLASSES", str(len(CLASS_NAMES))]}
-    os.environ.setdefault("DETECTRON2_DATASETS", str(output / "data"))  # where the runs make the built-in set
+    os.environ["DETECTRON2_DATASETS"] = str(output / "data")  # where the runs make the built-in set
     train, val = make_large_objects(output / "data" / "large")
     words["large"] = ["--train", str(train), "--val", str(val)]
     for name, *paths in sets:

@@ -10,7 +10,8 @@ import numpy as np
 from average_precision import Matches, resample
 from parts_data import source_photograph
 
-from fa_detectron.engine.config_io import load_config
+from fa_detectron.data.builtin import ensure_builtin_dataset
+from fa_detectron.data.registration import VAL_NAME
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
 
@@ -39,10 +40,10 @@ def _row(output: Path, folder: Path) -> dict[str, Any]:
         lines = [json.loads(line) for line in file]
     last = next(x for x in reversed(lines) if "bbox/AP" in x)
     alignment = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))["runs"][0]["average"]
-    cfg = load_config(str(folder / "config.yaml"))
-    truth = cfg.DATASETS.TEST[0]
-    file = folder / f"{truth}.json" if (folder / f"{truth}.json").exists() else _builtin(output, truth)
-    matches = Matches(file, folder / "inference" / "coco_instances_results.json", source_photograph)
+    truth = folder / f"{VAL_NAME}.json"
+    if not truth.exists():
+        truth = ensure_builtin_dataset(str(output / "data")) / "val.json"
+    matches = Matches(truth, folder / "inference" / "coco_instances_results.json", source_photograph)
     draws = resample(matches.sources, _RESAMPLES)
     return {
         "set": data,
@@ -55,14 +56,6 @@ def _row(output: Path, folder: Path) -> dict[str, Any]:
         "seconds_a_step": statistics.median(x["time"] for x in lines if "time" in x),
         "resampled": [round(matches.average_precision(weights), 2) for weights in draws],
     }
-
-
-def _builtin(output: Path, name: str) -> Path:
-    from detectron2.data import MetadataCatalog
-
-    import fa_detectron.data  # noqa: F401  registers the built-in sets
-
-    return Path(MetadataCatalog.get(name).json_file)
 
 
 def _groups(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, list[dict[str, Any]]]]:
