@@ -105,10 +105,12 @@ class Runner:
     Args:
         args: of the command line.
         data: a set, the words that name its training and validation data to train_net.py.
+        lock: file descriptor of the locked file of --output; the runs hold it, too, and may outlive this process.
     """
 
-    def __init__(self, args: argparse.Namespace, data: dict[str, list[str]]) -> None:
+    def __init__(self, args: argparse.Namespace, data: dict[str, list[str]], lock: int) -> None:
         self._output, self._queue, self._config, self._data = args.output, args.queue, args.config_file, data
+        self._lock = lock
         self._choosing = threading.Lock()
         self._taken: set[Path] = set()
 
@@ -148,10 +150,26 @@ class Runner:
 
     def _train(self, job: Job, folder: Path) -> int:
         words = ["--config-file", self._config, "--num-gpus", "0", "--resume", *self._data[job.data]]
-        return _call("train_net.py", [*words, *job.overrides(self._output)], folder)
+        return self._call("train_net.py", [*words, *job.overrides(self._output)], folder)
 
     def _measure(self, folder: Path) -> int:
-        return _call("explain.py", ["--run", folder, "--average", "--json", folder / "alignment.json"], folder)
+        return self._call("explain.py", ["--run", folder, "--average", "--json", folder / "alignment.json"], folder)
+
+    def _call(self, program: str, words: list, folder: Path) -> int:
+        """One of the project's programs, on one core and behind everything else."""
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+        command = ["nice", "-n", "19", sys.executable, ROOT / "projects" / "FeatureAlign" / program, *words]
+        with open(folder / "output.txt", "a", encoding="utf-8") as log:
+            return subprocess.run(
+                list(map(str, command)),
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=log,
+                pass_fds=(self._lock,),
+                check=False,
+            ).returncode
 
 
 def _differences(was: dict, now: dict, prefix: str) -> list[tuple[str, object, object]]:
@@ -163,17 +181,6 @@ def _differences(was: dict, now: dict, prefix: str) -> list[tuple[str, object, o
         elif json.dumps(before) != json.dumps(after):  # YAML gives lists for tuples
             found.append((name, before, after))
     return found
-
-
-def _call(program: str, words: list, folder: Path) -> int:
-    """One of the project's programs, on one core and behind everything else."""
-    folder.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, ROOT / "projects" / "FeatureAlign" / program, *words]
-    with open(folder / "output.txt", "a", encoding="utf-8") as log:
-        return subprocess.run(
-            ["nice", "-n", "19", *map(str, command)], cwd=ROOT, env=environment, stdout=log, stderr=log, check=False
-        ).returncode
 
 
 def data_words(sets: list[list[str]], output: Path) -> dict[str, list[str]]:
@@ -215,8 +222,8 @@ def main() -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise UserError(f"{args.output}: another parts.py is at work there") from None
-        runner = Runner(args, data_words(args.set, args.output))
+            raise UserError(f"{args.output}: another parts.py, or a run that one has left, is at work there") from None
+        runner = Runner(args, data_words(args.set, args.output), lock.fileno())
         with ThreadPoolExecutor(args.jobs) as pool:
             failed = sum(worker.result() for worker in [pool.submit(runner.work) for _ in range(args.jobs)])
         if failed:

@@ -13,7 +13,7 @@ from fa_detectron.data.builtin_scenes import render_scene
 from fa_detectron.errors import UserError
 
 _LARGE = {"train": (3, 150), "val": (4, 150)}  # split: (seed, number of images)
-_LARGE_RADII = (50.0, 110.0)  # pixels
+_LARGE_RADII = (80.0, 125.0)  # pixels
 _VAL_SHARE = 0.25  # of the photographs
 
 
