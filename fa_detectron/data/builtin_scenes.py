@@ -16,6 +16,7 @@ from .builtin_shapes import CLASSES, DISTRACTORS, Shape, background, colour, pat
 CLASS_NAMES = tuple(CLASSES)
 MIN_VISIBLE = 0.35  # of a shape's own pixels; below it a class is guesswork
 MIN_PIXELS = 40
+_RADII = (7.0, 90.0)
 _SHAPES: tuple[Shape, ...] = tuple(CLASSES.values())
 
 
@@ -83,12 +84,20 @@ def _place(rng: np.random.RandomState, height: int, width: int, radius: float, s
     return _outline(shape, cx, cy, radius, aspect, rng.uniform(0, 2 * math.pi), height, width)
 
 
-def render_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
+def render_scene(
+    seed: tuple[int, ...],
+    height: int,
+    width: int,
+    objects: int | None = None,
+    radii: tuple[float, float] = _RADII,
+) -> Scene:
     """Draw the scene of one seed.
 
     Args:
         seed: integers below 2**32, the whole source of randomness.
         height, width: size in pixels.
+        objects: how many are tried; None draws the number, 0 or 4 to 14.
+        radii: smallest and largest radius of the objects in pixels; distractors keep the built-in set's.
     """
     rng = np.random.RandomState(list(seed))
     image = background(rng, height, width)
@@ -97,12 +106,15 @@ def render_scene(seed: tuple[int, ...], height: int, width: int) -> Scene:
     classes: list[int] = []  # -1: distractor
 
     count = 0 if rng.uniform() < 0.02 else rng.randint(4, 15)
-    radii = np.exp(rng.uniform(math.log(7.0), math.log(90.0), size=count + rng.randint(0, 6)))
-    kinds = [rng.randint(len(_SHAPES)) if i < count else -1 for i in range(len(radii))]
+    count = count if objects is None else objects
+    total = count + rng.randint(0, 6)
+    ranges = [[math.log(r) for r in (radii if i < count else _RADII)] for i in range(total)]
+    sizes = np.exp(rng.uniform(*np.reshape(ranges, (total, 2)).T))
+    kinds = [rng.randint(len(_SHAPES)) if i < count else -1 for i in range(total)]
     # Mostly the large ones first: they would hide the small ones.
-    order = np.argsort(-radii * rng.uniform(0.5, 1.5, size=len(radii)), kind="stable")
+    order = np.argsort(-sizes * rng.uniform(0.5, 1.5, size=total), kind="stable")
     for i in order:
-        kind, radius = kinds[i], float(radii[i])
+        kind, radius = kinds[i], float(sizes[i])
         shape = _SHAPES[kind] if kind >= 0 else DISTRACTORS[rng.randint(len(DISTRACTORS))]
         for _ in range(20):
             patch = _place(rng, height, width, radius, shape)

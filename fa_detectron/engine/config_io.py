@@ -65,7 +65,7 @@ def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> Non
         if not _has_key(cfg, key):
             raise UserError(f"command line: unknown config key {key}{_suggestion(cfg, key)}")
         try:
-            cfg.merge_from_list([key, _as_list(_value(cfg, key), value)])
+            cfg.merge_from_list([key, _fitting(_value(cfg, key), value)])
         except Exception as error:  # values are Python literals, over which its parser raises many types
             raise UserError(f"command line: {key} {value!s:.80}: {error or type(error).__name__}") from None
 
@@ -118,23 +118,28 @@ def _merge_file(cfg: CfgNode, content: dict[str, Any], file: str) -> None:
             raise UserError(f"{file}: {key} is a section of keys, not a value")
         *sections, last = key.split(".")
         section = reduce(dict.__getitem__, sections, content)
-        section[last] = _as_list(_value(cfg, key), section[last])
+        section[last] = _fitting(_value(cfg, key), section[last])
     try:
         cfg.merge_from_other_cfg(CfgNode(content))
     except Exception as error:  # texts are read as Python literals, over which its parser raises many types
         raise UserError(f"{file}: {error or type(error).__name__}") from None
 
 
-def _as_list(current: Any, value: Any) -> Any:
-    """``value``, or a list of it where it is a bare number or name and the key's ``current`` value is a list."""
-    if not isinstance(current, (tuple, list)) or not isinstance(value, (int, float, str)):
-        return value
-    if isinstance(value, str):
-        if not value.strip() or any(sign in value for sign in "()[]{},"):
-            return value
+def _fitting(current: Any, value: Any) -> Any:
+    """``value`` as the type of the key's ``current`` value wants it, where there is no doubt.
+
+    A bare number or name becomes a list of one for a key that holds a list, a whole number a float for one that holds a
+    float.
+    """
+    if isinstance(value, str) and not any(sign in value for sign in "()[]{},"):
         with suppress(ValueError, SyntaxError):
-            value = ast.literal_eval(value)
-    return [value]
+            literal = ast.literal_eval(value.strip())
+            value = literal if type(literal) in (int, float) else value
+    if type(value) is int and type(current) is float:
+        return float(value)
+    if isinstance(current, (tuple, list)) and type(value) in (int, float, str) and str(value).strip():
+        return value if isinstance(value, str) and any(sign in value for sign in "()[]{},") else [value]
+    return value
 
 
 def _leaf_keys(node: dict[str, Any], prefix: str = "") -> Iterator[str]:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping
+from detectron2.solver.build import get_default_optimizer_params, maybe_add_gradient_clipping, reduce_param_groups
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -14,11 +14,11 @@ from fa_detectron.errors import UserError
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
     """Optimizer from SOLVER's keys, gradient clipping (SOLVER.CLIP_GRADIENTS) included.
 
-    Norms have SOLVER.WEIGHT_DECAY_NORM. The Gaussian priors ``mu`` and ``sigma`` have no decay: it would pull sigma
-    towards 0, that is, every location away from its box.
+    Norms have SOLVER.WEIGHT_DECAY_NORM, the Gaussian priors ``mu`` and ``sigma`` SOLVER.WEIGHT_DECAY_PRIORS: decay
+    pulls sigma towards 0, that is, every location away from its box.
 
     Raises:
-        UserError: an unknown SOLVER.OPTIMIZER.
+        UserError: an unknown SOLVER.OPTIMIZER, or SOLVER.LR_FACTORS that fit nothing.
     """
     params = get_default_optimizer_params(
         model,
@@ -26,8 +26,10 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         weight_decay_norm=cfg.SOLVER.WEIGHT_DECAY_NORM,
         bias_lr_factor=cfg.SOLVER.BIAS_LR_FACTOR,
         weight_decay_bias=cfg.SOLVER.WEIGHT_DECAY_BIAS,
-        overrides={"mu": {"weight_decay": 0.0}, "sigma": {"weight_decay": 0.0}},
+        overrides={name: {"weight_decay": cfg.SOLVER.WEIGHT_DECAY_PRIORS} for name in ("mu", "sigma")},
     )
+    if cfg.SOLVER.LR_FACTORS:
+        params = _scale_rates(params, model, cfg.SOLVER.LR_FACTORS)
     common = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
     if cfg.SOLVER.OPTIMIZER == "SGD":
         optimizer = torch.optim.SGD(params, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV, **common)
@@ -55,6 +57,28 @@ def use_settings(
     scheduler.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
     for group, rate in zip(optimizer.param_groups, scheduler.get_lr(), strict=True):
         group["lr"] = rate
+
+
+def _scale_rates(params: list[dict[str, Any]], model: nn.Module, factors: Any) -> list[dict[str, Any]]:
+    """The parameter groups with the learning rates that SOLVER.LR_FACTORS gives."""
+    try:
+        factor_of = {str(start): float(factor) for start, factor in factors}
+    except (TypeError, ValueError):
+        raise UserError(f"SOLVER.LR_FACTORS is {factors}; expected [(start of a name, factor), ...]") from None
+    name_of = {parameter: name for name, parameter in model.named_parameters()}
+    for start, factor in factor_of.items():
+        if factor < 0 or not any(name.startswith(start) for name in name_of.values()):
+            raise UserError(
+                f"SOLVER.LR_FACTORS: {start!r} with factor {factor}: expected the start of a parameter's name, as "
+                f"{next(iter(name_of.values()))}, and a factor that is not negative"
+            )
+    groups = []
+    for group in params:
+        for parameter in group["params"]:
+            fits = [start for start in factor_of if name_of[parameter].startswith(start)]
+            factor = factor_of[max(fits, key=len)] if fits else 1.0
+            groups.append({**group, "params": [parameter], "lr": group["lr"] * factor})
+    return reduce_param_groups(groups)
 
 
 def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:

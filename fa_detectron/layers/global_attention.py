@@ -34,6 +34,9 @@ class GlobalAttentionLayer(nn.Module):
 class GlobalAttentionEncoder(nn.Module):
     """``num_layers`` attention layers with their own weights over the cells of a map.
 
+    The layers' output replaces the map, as published. With ``gated`` it is added to the map, times one learned number a
+    channel that starts at 0: a pre-trained map reaches the rest of the network unchanged until the layers are of use.
+
     Raises:
         ValueError: ``dim`` is no multiple of ``num_heads``, or of 4 (the position code's sine and cosine of y and x).
     """
@@ -45,6 +48,7 @@ class GlobalAttentionEncoder(nn.Module):
         dim_feedforward: int = 2048,
         num_layers: int = 3,
         dropout: float = 0.1,
+        gated: bool = False,
     ) -> None:
         super().__init__()
         if dim % num_heads:
@@ -61,6 +65,9 @@ class GlobalAttentionEncoder(nn.Module):
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
+        if gated:
+            self.gate = nn.Parameter(torch.zeros(dim))
+        self._gated = gated
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """Attends from every cell to every valid cell.
@@ -83,4 +90,5 @@ class GlobalAttentionEncoder(nn.Module):
         mask = padding_mask.flatten(1)  # (N, S)
         for layer in self.layers:
             cells = layer(cells, position, mask)
-        return cells.transpose(1, 2).reshape(n, d, height, width)
+        out = cells.transpose(1, 2).reshape(n, d, height, width)
+        return x + self.gate[:, None, None] * out if self._gated else out

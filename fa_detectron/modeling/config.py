@@ -42,6 +42,8 @@ def _add_method(cfg: CfgNode) -> None:
     fa.FEATURE_FILTER = False
     # MDQ: one Gaussian a level and class instead of one a class, and the quality-weighted prior term.
     fa.MDQ = False
+    # Train the Gaussians' mu and sigma; False keeps them at 0 and 1, as the published code of FeatureAlign did.
+    fa.TRAIN_PRIORS = True
     # G-RFA: a transformer encoder on C5, before C5's lateral convolution.
     fa.GLOBAL_ATTENTION = CfgNode()
     fa.GLOBAL_ATTENTION.ENABLED = False
@@ -51,6 +53,8 @@ def _add_method(cfg: CfgNode) -> None:
     fa.GLOBAL_ATTENTION.DIM_FEEDFORWARD = 2048
     fa.GLOBAL_ATTENTION.NUM_LAYERS = 3
     fa.GLOBAL_ATTENTION.DROPOUT = 0.1
+    # Add the encoder's output to C5, times a gate a channel that starts at 0, instead of replacing C5, as published.
+    fa.GLOBAL_ATTENTION.GATED = False
 
     # Loss: balance of positives (alpha) and negatives (1 - alpha), and the negatives' focal exponent.
     fa.FOCAL_ALPHA = 0.25
@@ -82,6 +86,11 @@ def _add_backbone(cfg: CfgNode) -> None:
 def _add_solver(cfg: CfgNode) -> None:
     # "SGD" (with SOLVER.MOMENTUM) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
+    # Learning rates of parts, as factors of BASE_LR: (start of the parameters' names, factor) pairs, for instance
+    # [("backbone.bottom_up.", 0.1)] for the pre-trained backbone. Of several that fit, the longest counts.
+    cfg.SOLVER.LR_FACTORS = []
+    # Weight decay of the Gaussians' mu and sigma. It pulls sigma to 0; the published AutoAssign had 1e-4.
+    cfg.SOLVER.WEIGHT_DECAY_PRIORS = 0.0
     # Batches whose gradients add up to a step: IMS_PER_BATCH images are shared by the workers, then by these.
     cfg.SOLVER.ACCUMULATION_STEPS = 1
     # Exponential moving average of the weights, which is then what is evaluated and saved: the share of the old

@@ -65,8 +65,9 @@ class FeatureAlignHead(nn.Module):
         self.obj_score = nn.Conv2d(in_channels, 1, kernel_size=3, padding=1)
         self.scales = nn.ModuleList(Scale() for _ in self.strides)
 
+        sampled = [module.conv for module in self.modules() if isinstance(module, DeformBlock)]  # keep their own start
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, nn.Conv2d) and module not in sampled:
                 nn.init.normal_(module.weight, mean=0, std=0.01)
                 nn.init.zeros_(module.bias)
         nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))

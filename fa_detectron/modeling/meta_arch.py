@@ -37,6 +37,7 @@ class FeatureAlign(nn.Module):
         pixel_std: list[float],
         feature_filter: bool,
         mdq: bool,
+        train_priors: bool = True,
         location_offset: float = 0.0,
         focal_alpha: float = 0.25,
         focal_gamma: float = 2.0,
@@ -52,6 +53,7 @@ class FeatureAlign(nn.Module):
             in_features: the backbone's maps that the head sees, finest first.
             pixel_mean, pixel_std: of the input, a channel, in the order of the images' channels.
             feature_filter: FF. mdq: one Gaussian a level and FeatureAlign's prior term.
+            train_priors: else ``mu`` and ``sigma`` stay 0 and 1, and the prior term teaches nothing.
             The rest as in ``fa_detectron.ops.quality_weighted_loss`` and ``decode_detections``.
         """
         super().__init__()
@@ -60,8 +62,8 @@ class FeatureAlign(nn.Module):
         self.in_features = in_features
         self.num_classes = num_classes
         prior_shape = (len(in_features), num_classes, 2) if mdq else (num_classes, 2)
-        self.mu = nn.Parameter(torch.zeros(prior_shape))
-        self.sigma = nn.Parameter(torch.ones(prior_shape))
+        self.mu = nn.Parameter(torch.zeros(prior_shape), requires_grad=train_priors)
+        self.sigma = nn.Parameter(torch.ones(prior_shape), requires_grad=train_priors)
         self.location_offset = location_offset
         self.loss_options = {
             "feature_filter": feature_filter,
@@ -107,6 +109,7 @@ class FeatureAlign(nn.Module):
             "pixel_std": cfg.MODEL.PIXEL_STD,
             "feature_filter": options.FEATURE_FILTER,
             "mdq": options.MDQ,
+            "train_priors": options.TRAIN_PRIORS,
             "location_offset": options.LOCATION_OFFSET,
             "focal_alpha": options.FOCAL_ALPHA,
             "focal_gamma": options.FOCAL_GAMMA,

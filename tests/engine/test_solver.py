@@ -56,6 +56,31 @@ def test_gradients_are_clipped_as_detectron2s_keys_say():
     assert torch.equal(model.mu.detach(), torch.full((2, 2), -0.5))
 
 
+def test_rates_of_parts_are_factors_of_the_base_rate():
+    model = Model()
+    factors = [("conv.", 0.1), ("conv.bias", 2.0), ("norm", 0.0)]
+    optimizer = build_optimizer(config(BASE_LR=0.5, WEIGHT_DECAY=0.05, LR_FACTORS=factors), model)
+    rate = {p: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert {n: rate[p] for n, p in model.named_parameters() if p in rate} == pytest.approx(
+        {"conv.weight": 0.05, "conv.bias": 1.0, "norm.weight": 0.0, "norm.bias": 0.0, "mu": 0.5, "sigma": 0.5}
+    )
+    decay = {p: group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay[model.conv.weight] == 0.05 and decay[model.mu] == 0
+
+
+@pytest.mark.parametrize("factors", [[("backbon_e", 0.1)], [("conv", -1)], [("conv",)], ["conv"], [3]])
+def test_rates_that_fit_nothing_are_named(factors):
+    with pytest.raises(UserError, match="LR_FACTORS"):
+        build_optimizer(config(LR_FACTORS=factors), Model())
+
+
+def test_the_gaussian_priors_decay_where_asked_to():
+    model = Model()
+    groups = build_optimizer(config(WEIGHT_DECAY=0.05, WEIGHT_DECAY_PRIORS=1e-4), model).param_groups
+    decay = {p: group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay[model.mu] == decay[model.sigma] == 1e-4 and decay[model.conv.weight] == 0.05
+
+
 def test_an_unknown_optimizer_is_named():
     with pytest.raises(UserError, match="LION"):
         build_optimizer(config(OPTIMIZER="LION"), Model())

@@ -47,6 +47,20 @@ def test_padding_does_not_change_the_valid_cells():
     torch.testing.assert_close(encoder(padded, mask)[:, :, :4, :5], alone, atol=1e-5, rtol=1e-4)
 
 
+def test_a_gate_leaves_the_map_as_it_is_until_it_opens():
+    torch.manual_seed(0)
+    encoder = GlobalAttentionEncoder(32, num_heads=4, dim_feedforward=16, num_layers=2, gated=True).eval()
+    x = torch.randn(2, 32, 3, 4)
+    assert torch.equal(encoder(x), x)
+    encoder(x).square().sum().backward()
+    assert encoder.gate.grad.all()
+    with torch.no_grad():
+        encoder.gate.fill_(0.5)
+    plain = GlobalAttentionEncoder(32, num_heads=4, dim_feedforward=16, num_layers=2).eval()
+    plain.load_state_dict({name: value for name, value in encoder.state_dict().items() if name != "gate"})
+    torch.testing.assert_close(encoder(x), x + 0.5 * plain(x))
+
+
 def test_dropout_only_in_training():
     encoder = GlobalAttentionEncoder(16, num_heads=2, dim_feedforward=16, num_layers=1, dropout=0.5)
     x, mask = torch.randn(1, 16, 4, 4), torch.zeros(1, 4, 4, dtype=torch.bool)

@@ -131,6 +131,11 @@ def test_resnet_builder_gives_the_published_names():
     added = keys - plain
     assert added and all(key.startswith("global_attention.layers.") for key in added)
     assert len({key.split(".")[2] for key in added}) == 3
+    with torch.device("meta"):
+        gated = build_backbone(
+            resnet_cfg(*attention, "MODEL.FEATURE_ALIGN.GLOBAL_ATTENTION.GATED", "True"), ShapeSpec(channels=3)
+        )
+    assert set(gated.state_dict()) - keys == {"global_attention.gate"}
 
 
 def test_heads_that_do_not_divide_the_channels_are_refused():

@@ -34,7 +34,18 @@ def test_published_names_and_start():
     assert head.cls_subnet[9].offset.out_channels == 27
     assert head.cls_score.bias[0].item() == pytest.approx(-math.log(0.98 / 0.02))
     assert head.bbox_pred.bias.tolist() == [4.0] * 4
-    assert head.cls_subnet[9].conv.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert head.cls_subnet[0].weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert head.cls_subnet[9].offset.weight.std().item() == pytest.approx(0.01, rel=0.1)
+
+
+def test_the_deformable_convs_keep_their_own_start():
+    """The published code initialises plain convs alone; its deformable conv is uniform within 1 / sqrt(9 C)."""
+    head = FeatureAlignHead(64, num_classes=3, num_convs=4, strides=(8, 16), de_subnet=True)
+    for subnet in (head.cls_subnet, head.bbox_subnet):
+        weight = subnet[9].conv.weight
+        assert weight.abs().max().item() == pytest.approx(1 / 24, rel=0.01)
+        assert weight.std().item() == pytest.approx(1 / 24 / 3**0.5, rel=0.02)
+        assert not subnet[9].conv.bias.any()
 
 
 def test_distances_are_pixels_in_float32_under_autocast():

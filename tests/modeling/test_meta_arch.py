@@ -94,6 +94,29 @@ def test_the_quality_distributions_are_trained_saved_and_not_decayed():
     assert model.mu.grad.abs().sum() > 0 and model.sigma.grad.abs().sum() > 0
 
 
+def test_the_priors_stay_fixed_where_asked_to():
+    model, cfg = make_model(**{**ALL_PARTS, "TRAIN_PRIORS": False})
+    optimizer = build_optimizer(cfg, model)
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    sum(model.train()([make_input()]).values()).backward()
+    optimizer.step()
+    assert {"mu", "sigma"} <= set(model.state_dict())
+    assert torch.equal(model.mu, torch.zeros_like(model.mu)) and torch.equal(model.sigma, torch.ones_like(model.sigma))
+    assert not torch.equal(model.head.bbox_pred.weight, before["head.bbox_pred.weight"])
+
+
+def test_with_fixed_priors_mdq_changes_no_gradient():
+    """The prior term has none, and one Gaussian a level is the same as one for all (docs/published_code.md)."""
+    gradients = []
+    for mdq in (False, True):
+        model, _ = make_model(FEATURE_FILTER=True, MDQ=mdq, TRAIN_PRIORS=False)
+        sum(model.train()([make_input()]).values()).backward()
+        gradients.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys() and gradients[0]["head.bbox_pred.weight"].any()
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=lambda text, name=name: f"{name}: {text}")
+
+
 @pytest.mark.parametrize("sigma", [0.0, -1.0, 1e-9])
 def test_any_sigma_gives_finite_losses(sigma):
     model, _ = make_model(**ALL_PARTS)

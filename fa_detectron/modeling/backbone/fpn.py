@@ -133,7 +133,12 @@ def build_global_attention(cfg: CfgNode, channels: int) -> GlobalAttentionEncode
         return None
     try:
         return GlobalAttentionEncoder(
-            channels, attention.NUM_HEADS, attention.DIM_FEEDFORWARD, attention.NUM_LAYERS, attention.DROPOUT
+            channels,
+            attention.NUM_HEADS,
+            attention.DIM_FEEDFORWARD,
+            attention.NUM_LAYERS,
+            attention.DROPOUT,
+            gated=attention.GATED,
         )
     except ValueError as error:  # heads that do not divide the channels, above all
         raise UserError(f"MODEL.FEATURE_ALIGN.GLOBAL_ATTENTION on C5: {error}") from error
