@@ -36,6 +36,7 @@ def start_logging() -> None:
     global _held
     if _held is not None:
         return
+    _close_logs()  # what comes is another run's
     _held = logging.handlers.MemoryHandler(10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
     for name in _LOGGERS:
         setup_logger(distributed_rank=int(os.environ.get("RANK", "0")), name=name)
@@ -110,12 +111,10 @@ def open_logs(folders: Sequence[str]) -> None:
     held = list(_held.buffer) if _held is not None else []
     targets = (*map(logging.getLogger, _LOGGERS), failures)
     for target in targets:
-        for old in (_held, *_files):
-            if old is not None:
-                target.removeHandler(old)
-    for old in _files:
-        old.close()
-    _held, _files[:] = None, []
+        if _held is not None:
+            target.removeHandler(_held)
+    _held = None
+    _close_logs()
     for folder in folders:
         os.makedirs(folder, exist_ok=True)
         handler = _file_handler(os.path.join(folder, f"log.txt.rank{rank}" if rank else "log.txt"))
@@ -124,6 +123,15 @@ def open_logs(folders: Sequence[str]) -> None:
         for target in targets:
             target.addHandler(handler)
         _files.append(handler)
+
+
+def _close_logs() -> None:
+    """Detach the logs of an earlier run in this process."""
+    for old in _files:
+        for target in (*map(logging.getLogger, _LOGGERS), failures):
+            target.removeHandler(old)
+        old.close()
+    _files.clear()
 
 
 def note_failure(folder: str, text: str) -> None:

@@ -61,9 +61,10 @@ def test_the_first_step_already_has_the_new_schedules_rate(stopped, monkeypatch)
     assert rates[0] == pytest.approx(0.0005) and rates == sorted(rates, reverse=True)
 
 
-def test_nothing_changed_says_nothing(stopped):
-    stopped()
-    assert "settings changed" not in (stopped.folder / "log.txt").read_text().partition("resumed from")[2]
+def test_nothing_changed_says_nothing(tiny, stopped):
+    run(*tiny.args, "--resume", "OUTPUT_DIR", stopped.folder)
+    log = (stopped.folder / "log.txt").read_text()
+    assert "resumed from" in log and "settings changed" not in log
 
 
 @pytest.mark.parametrize(
