@@ -68,6 +68,7 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
     data.TRAIN_PATH, data.VAL_PATH = train or data.TRAIN_PATH, val or data.VAL_PATH
     images = images or data.IMAGES_ROOT
     data.IMAGES_ROOT = os.path.abspath(os.path.expanduser(images)) if images else ""
+    data.KEEP_CLASSES = tuple(map(class_name, data.KEEP_CLASSES))
     if data.BAD_BOXES not in BAD_BOXES:
         raise UserError(f"DATASETS.BAD_BOXES is {data.BAD_BOXES!r}, must be one of {', '.join(BAD_BOXES)}")
     if data.IMAGES_ROOT and not (data.TRAIN_PATH or data.VAL_PATH):

@@ -14,7 +14,7 @@ from fa_detectron.data.conversion import category_ids
 from fa_detectron.data.records import AnnotatedSet
 from fa_detectron.engine import Trainer, load_config
 from fa_detectron.errors import UserError
-from fa_detectron.inference import Run, jobs, read_image
+from fa_detectron.inference import ImageReader, Run, jobs
 from fa_detectron.inference.ids import result_ids
 from tests.engine.oracle import Oracle, plain_coco
 from tests.engine.tiny import make_config
@@ -60,7 +60,7 @@ class FakePredictor:
     def __init__(self, run: Run) -> None:
         self.run, self.class_names, self.category_ids = run, run.class_names, run.category_ids
         records = DatasetCatalog.get("custom_val")
-        self.found = {read_image(r["file_name"]).tobytes(): run.model.found[r["image_id"]] for r in records}
+        self.found = {ImageReader().to_rgb(r["file_name"]).tobytes(): run.model.found[r["image_id"]] for r in records}
 
     def __call__(self, images):
         return [self.found[np.asarray(image).tobytes()] for image in images]
