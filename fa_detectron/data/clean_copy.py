@@ -12,7 +12,7 @@ from fa_detectron.files import atomic_write
 from .atomic import write_json_atomically
 from .box_statistics import repeated_boxes
 from .checks import TINY, clean_boxes, size_problem
-from .conversion import to_coco_json
+from .conversion import category_ids, to_coco_json
 from .findings import Findings
 from .image_scan import scan_images
 from .paths import Source
@@ -151,6 +151,7 @@ def _write(target: str, sets: dict[str, AnnotatedSet], classes: list[str], chang
     parent = os.path.dirname(target)
     os.makedirs(parent, exist_ok=True)
     making = tempfile.mkdtemp(dir=parent, prefix=f".{os.path.basename(target)}-")
+    ids = list(category_ids(next(iter(sets.values())), classes).values())
     try:
         for split, data in sets.items():
             place = os.path.join(making, split)
@@ -169,7 +170,8 @@ def _write(target: str, sets: dict[str, AnnotatedSet], classes: list[str], chang
                     *renamed,
                     "",
                 ]
-            content = to_coco_json(data, classes)
+            data.category_ids = None  # the same ids in all splits
+            content = to_coco_json(data, classes, ids)
             for entry, name in zip(content["images"], names):
                 entry["file_name"] = name
             write_json_atomically(os.path.join(place, ANNOTATIONS), content)

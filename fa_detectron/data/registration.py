@@ -51,8 +51,8 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
 
     Args:
         cfg: a config with fa_detectron's keys, not frozen.
-        train, val: --train and --val, a COCO .json, a Pascal VOC FOLDER[:SPLIT] or a YOLO data.yaml[:SPLIT] or
-            FOLDER[:SPLIT] (default split: train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are.
+        train, val: --train and --val, paths as of :func:`fa_detectron.data.detection.parse_source` (default split:
+            train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are.
             ``train`` alone takes the validation split that the set has, if it has one; else the run has no validation
             set, until :func:`hold_out_validation` cuts one.
         images: --images, the folder of the images of both.

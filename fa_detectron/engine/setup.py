@@ -15,8 +15,8 @@ from fa_detectron.engine.schedule import settle_schedule
 from fa_detectron.errors import UserError
 
 _EPILOG = """examples:
-  train on your own images (a COCO JSON, a Pascal VOC folder or a YOLO data.yaml):
-    %(prog)s --config-file FILE.yaml --train train.json --val val.json --images FOLDER
+  train on your own images (COCO, VOC, YOLO, CVAT, Label Studio, LabelMe, ...):
+    %(prog)s --config-file FILE.yaml --train FOLDER
   four GPUs, KEY VALUE overrides at the end:
     %(prog)s --config-file FILE.yaml --num-gpus 4 SOLVER.BASE_LR 0.005
   evaluate a finished run:
@@ -48,7 +48,9 @@ def argument_parser() -> argparse.ArgumentParser:
         help="leave out training steps whose loss or gradient is not finite (they are counted) instead of stopping",
     )
     data = parser.add_argument_group("data (instead of registered sets)")
-    data.add_argument("--train", metavar="PATH", help="COCO JSON, Pascal VOC folder[:split] or YOLO data.yaml[:split]")
+    data.add_argument(
+        "--train", metavar="PATH", help="file or folder of annotations, PATH:SPLIT for one split (docs/data.md)"
+    )
     data.add_argument("--val", metavar="PATH", help="the same for evaluation")
     data.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
     data.add_argument(

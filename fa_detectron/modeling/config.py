@@ -106,9 +106,8 @@ def _add_solver(cfg: CfgNode) -> None:
 
 
 def _add_data(cfg: CfgNode) -> None:
-    # Data given by path: a COCO .json, a Pascal VOC folder as "FOLDER:SPLIT", a YOLO set as "data.yaml:SPLIT" or
-    # "FOLDER:SPLIT"; "" leaves DATASETS.TRAIN or TEST as they are, else they become the data sets
-    # custom_train and custom_val (see fa_detectron.data).
+    # Data given by path: a file or folder of annotations in any format (docs/data.md), "PATH:SPLIT" for one split; ""
+    # leaves DATASETS.TRAIN or TEST as they are, else they become the data sets custom_train and custom_val.
     cfg.DATASETS.TRAIN_PATH = ""
     cfg.DATASETS.VAL_PATH = ""
     # Where the images of both paths lie; "" looks beside the annotations.

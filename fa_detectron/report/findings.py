@@ -158,7 +158,7 @@ def find(run: Run, data: str = "", images: str = "", threshold: float | None = N
 
     Args:
         run: of :func:`load_run`.
-        data: a COCO JSON or a Pascal VOC folder[:split]; "" takes the run's (first) test set.
+        data: a data path as of --val; "" takes the run's (first) test set.
         images: the folder of its images, where they do not lie beside the annotations.
         threshold: see :class:`Findings`.
 

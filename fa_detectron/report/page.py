@@ -45,7 +45,7 @@ class ReportOptions:
     """What the report is made of.
 
     Attributes:
-        data: a COCO JSON or a Pascal VOC folder[:split] in place of the run's (first) test set.
+        data: a data path as of --val in place of the run's (first) test set.
         images: the folder of its images, where they do not lie beside the annotations.
         threshold: score from which on detections count; None takes the one with the best F1.
         pictures: sample images, and as many of the hardest.

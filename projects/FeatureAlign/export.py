@@ -47,7 +47,7 @@ def argument_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="DATA",
-        help="compare the APs on a COCO JSON or a Pascal VOC folder[:split] (default: the run's test set)",
+        help="compare the APs on a data path as of --val (default: the run's test set)",
     )
     parser.add_argument(
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"

@@ -85,6 +85,22 @@ def test_names_that_collide_are_told_apart(tmp_path, check):
     assert check(tmp_path / "clean")[0] == 0
 
 
+def test_all_splits_number_the_classes_alike(tmp_path, check):
+    for split, ids in (("train", (4, 7)), ("val", (7, 4))):
+        image(tmp_path / "set" / split / "a.png", shade=ids[0])
+        content = {
+            "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}],
+            "annotations": [{"id": i, "image_id": 1, "category_id": i, "bbox": [4, 4, 10 * i, 20]} for i in ids],
+            "categories": [{"id": ids[0], "name": "cat"}, {"id": ids[1], "name": "dog"}],
+        }
+        write(tmp_path / "set" / split / "a.json", content)
+    check(tmp_path / "set", "--write", tmp_path / "clean")
+    found = [json.loads((tmp_path / "clean" / s / "_annotations.coco.json").read_text()) for s in ("train", "val")]
+    assert found[0]["categories"] == found[1]["categories"] == [{"id": 4, "name": "cat"}, {"id": 7, "name": "dog"}]
+    widths = [{a["category_id"]: a["bbox"][2] for a in content["annotations"]} for content in found]
+    assert widths == [{4: 40, 7: 60}, {4: 60, 7: 40}]
+
+
 def test_images_are_copied_or_linked(tmp_path, check):
     coco(tmp_path / "set")
     check(tmp_path / "set", "--write", tmp_path / "copied")

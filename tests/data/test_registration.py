@@ -254,8 +254,8 @@ def test_a_set_is_parsed_once_at_the_start_and_anew_for_the_next_run(voc, config
 
 
 def test_findings_are_told_though_the_set_is_parsed_once(coco, config, parsed):
+    from fa_detectron.data.detection import parse_source
     from fa_detectron.data.findings import Findings
-    from fa_detectron.data.paths import parse_source
     from fa_detectron.data.read_once import forget_sets, read_once
     from fa_detectron.data.records import ReadOptions
 
