@@ -54,17 +54,12 @@ def hold_out(data: AnnotatedSet, digests: Digests, fraction: float, seed: int) -
         seed: of the order in which equally good groups are taken.
 
     Returns:
-        Their names as of :func:`image_names`, sorted.
-
-    Raises:
-        UserError: all images are copies of one, so that nothing can be held out.
+        Their names as of :func:`image_names`, sorted; () where fewer than two groups of copies have a box, so that one
+        side would have none.
     """
     groups = groups_of_copies(data, digests)
-    if len(groups) < 2:
-        raise UserError(
-            f"{data.path}: no validation set can be cut from {len(data.images)} image(s) that are copies of one. "
-            "Name one with --val, or train without (--val-fraction 0)."
-        )
+    if sum(any(_labels(data.images[i]) for i in group) for group in groups) < 2:
+        return ()
     random.Random(seed).shuffle(groups)
     counts = [_images_with(label_sets) for label_sets in ([_labels(data.images[i]) for i in g] for g in groups)]
     total = sum(counts, Counter())
@@ -82,8 +77,11 @@ def hold_out(data: AnnotatedSet, digests: Digests, fraction: float, seed: int) -
             missing[side].subtract(count)
             if side:
                 held_out.append(index)
-    if not held_out:  # a small fraction of few groups
-        held_out = [min(range(len(groups)), key=lambda i: (len(groups[i]), i))]
+    with_box = [i for i in range(len(groups)) if len(counts[i]) > 1]
+    if not set(with_box) & set(held_out):  # a small fraction, or few groups
+        held_out.append(min(with_box, key=lambda i: (len(groups[i]), i)))
+    if set(with_box) <= set(held_out):
+        held_out.remove(max(with_box, key=lambda i: (len(groups[i]), -i)))
     names = image_names(data)
     return tuple(sorted(names[i] for index in held_out for i in groups[index]))
 

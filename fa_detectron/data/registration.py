@@ -127,6 +127,9 @@ def hold_out_validation(cfg: CfgNode) -> None:
     annotated = loader.read(Findings(strict=True))
     digests = scan_images(annotated, ImageReader.from_config(cfg), Findings(strict=True))
     data.VAL_IMAGES = hold_out(annotated, digests, data.VAL_FRACTION, max(cfg.SEED, 0))
+    if not data.VAL_IMAGES:
+        logger.warning("%s: too few images with a box to hold any out for validation", annotated.path)
+        return
     data.TEST = (VAL_NAME,)
     logger.info(
         "no validation set: %d of %d images are held out for it, by class, copies together (DATASETS.VAL_FRACTION %g; "

@@ -56,10 +56,18 @@ def test_copies_are_held_out_together():
     assert len(held_out) == 12
 
 
-def test_a_set_of_one_photograph_cannot_be_split():
-    data = make([["cat"]] * 3, name="p_jpg.rf." + HASH[:-1] + "{}.jpg")
-    with pytest.raises(UserError, match=r"copies of one.*--val-fraction 0"):
-        hold_out(data, {}, 0.5, 0)
+def test_a_set_with_one_photograph_of_an_object_is_not_split():
+    assert hold_out(make([["cat"]] * 3, name="p_jpg.rf." + HASH[:-1] + "{}.jpg"), {}, 0.5, 0) == ()
+    assert hold_out(make([["cat"], [], [], []]), {}, 0.5, 0) == ()
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("labels", [[["cat"], ["dog"]], [["cat"], ["dog"], [], []], [["a"], ["b"], ["c"]]])
+def test_both_sides_have_a_box(labels, fraction):
+    for seed in range(5):
+        data = make(labels)
+        held_out = images_with(data, hold_out(data, {}, fraction, seed))
+        assert 0 < sum(held_out.values()) < sum(map(len, labels))
 
 
 def test_a_small_fraction_still_holds_out_an_image():
