@@ -9,7 +9,6 @@ import argparse
 import logging
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,18 @@ from fa_detectron.data.atomic import write_json_atomically
 from fa_detectron.data.box_statistics import (
     BoxStatistics,
     InputSize,
-    box_statistics,
     input_size,
-    repeated_boxes,
-    size_that_serves,
 )
-from fa_detectron.data.checks import check_classes, clean_boxes, nothing_to_learn
-from fa_detectron.data.class_checks import check_labels
 from fa_detectron.data.clean_copy import CHANGES, check_target, write_clean_copy
 from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.detection import PATH_HELP, locate, parse_source, splits_of
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
-from fa_detectron.data.image_scan import Digests, same_content, scan_images, shared_content
+from fa_detectron.data.image_scan import shared_content
 from fa_detectron.data.pixel_range import pixel_depth, settle_pixel_range
 from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.preparation import class_table
-from fa_detectron.data.readers import read_annotated_set
-from fa_detectron.data.records import AnnotatedSet, ReadOptions
+from fa_detectron.data.records import ReadOptions
+from fa_detectron.data.set_check import Checked, check_set
 from fa_detectron.engine.config_io import load_config
 from fa_detectron.engine.progress import BarLoader, show_bars
 from fa_detectron.engine.setup import set_input_size
@@ -41,19 +35,8 @@ from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
 from fa_detectron.visualization.sheet import picture_sheet
 
-# Every set of small objects has some boxes between the locations; with more than this share its images are too small.
-LOST_SHARE = 0.01
 _SETS = ("training", "validation")
 _SMALL_RECIPE = Path(__file__).parent.parent / "configs" / "small_data.yaml"
-
-
-@dataclass
-class Checked:
-    """A set that was looked through; ``data`` holds its usable boxes."""
-
-    data: AnnotatedSet
-    statistics: BoxStatistics
-    digests: Digests
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -86,61 +69,6 @@ def argument_parser() -> argparse.ArgumentParser:
         "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
     )
     return parser
-
-
-def check_set(
-    path: str, split: str, options: ReadOptions, size: InputSize, reader: ImageReader, findings: Findings, classes=None
-) -> Checked | None:
-    """Look through one set.
-
-    Args:
-        path, split: as --train of train_net.py takes it, and the split of a folder that is named without one.
-        reader: reads the images.
-        classes: the class names of the training set, where this is another one.
-
-    Returns:
-        None where the set is too broken to be read; ``findings`` then says why.
-    """
-    name = path
-    try:
-        name = str(source := parse_source(path, split))
-        data = read_annotated_set(source, options, findings)
-    except UserError as error:
-        findings.say(REFUSED, name, str(error).removeprefix(f"{name}: "))
-        return None
-    if classes is not None:
-        check_classes(data, classes, findings)
-    check_labels(data, findings)
-    clean_boxes(data, "stop", findings)
-    findings.problem(data.path, "boxes that an image has twice", repeated_boxes(data))
-    digests = scan_images(data, reader, findings, _bar)
-    findings.problem(data.path, "groups of images with the same pixels", same_content(data, digests))
-    statistics = box_statistics(data, size)
-    _judge(data, statistics, size, findings, training=classes is None)
-    return Checked(data, statistics, digests)
-
-
-def _judge(data: AnnotatedSet, statistics: BoxStatistics, size: InputSize, findings: Findings, training: bool) -> None:
-    if training and not statistics.boxes:
-        findings.say(REFUSED, data.path, nothing_to_learn(len(data.images)))
-    if training:
-        # Of those that have crowd boxes, check_labels tells.
-        known = {annotation.label for image in data.images for annotation in image.annotations}
-        missing = [name for name, (boxes, _) in statistics.classes.items() if not boxes and name not in known]
-        findings.problem(data.path, "classes without a box to learn from", missing)
-    lost = statistics.without_location
-    if lost:
-        share = len(lost) / statistics.boxes
-        add = findings.problem if share >= LOST_SHARE else findings.note
-        larger = size_that_serves(data, size, LOST_SHARE) if share >= LOST_SHARE and size.short_side else 0
-        add(
-            data.path,
-            f"boxes ({share:.2%}) in which no location lies at the input size, so that nothing is learnt from them",
-            lost,
-            f"--size {larger} would leave at most {LOST_SHARE:.0%}." if larger else "",
-        )
-    if statistics.without_box:
-        findings.say(NOTE, data.path, f"{statistics.without_box} of {len(data.images)} images have no box")
 
 
 def report(checked: dict[str, Checked], size: InputSize, findings: Findings) -> str:
@@ -241,7 +169,7 @@ def check_data(args: argparse.Namespace) -> int:
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
-        item = check_set(path, split, options, size, reader, findings, classes)
+        item = check_set(path, split, options, size, reader, findings, classes, _bar)
         if item:
             checked[name] = item
     if len(checked) == 2:
