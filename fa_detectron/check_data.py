@@ -20,7 +20,7 @@ from fa_detectron.data.box_statistics import (
 )
 from fa_detectron.data.clean_copy import CHANGES, check_target, write_clean_copy
 from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
-from fa_detectron.data.detection import PATH_HELP, locate, parse_source, splits_of
+from fa_detectron.data.detection import PATH_HELP, locate, parse_source, splits_of, validation_split
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.image_scan import shared_content
 from fa_detectron.data.pixel_range import pixel_depth, settle_pixel_range
@@ -42,7 +42,7 @@ _SMALL_RECIPE = Path(__file__).parent.parent / "configs" / "small_data.yaml"
 def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fa_detectron.check_data", description=__doc__.split("\n")[0])
     parser.add_argument("path", metavar="PATH", help=f"the training set: {PATH_HELP}")
-    parser.add_argument("--val", metavar="PATH", help="the validation set, whose images must not be among the others")
+    parser.add_argument("--val", metavar="PATH", help="the validation set (default: the set's own split)")
     parser.add_argument("--images", metavar="FOLDER", default="", help="where the images lie, if not beside the rest")
     parser.add_argument(
         "--follow-links", action="store_true", help="read files that symbolic links take out of the set's folder"
@@ -136,6 +136,14 @@ def as_json(checked: dict[str, Checked], findings: Findings, reader: ImageReader
     return {"sets": sets, "pixel_range": reader.value_range, "findings": found, "exit_status": status}
 
 
+def _own_validation(path: str) -> str:
+    """The validation split that training takes beside ``path``; "" where there is none, or the set is broken."""
+    try:
+        return str(validation_split(path) or "")
+    except UserError:
+        return ""  # looking through the training set says why
+
+
 def _bar(items: list) -> Any:
     return BarLoader(items, "reading images") if show_bars() else items
 
@@ -163,9 +171,10 @@ def check_data(args: argparse.Namespace) -> int:
         set_input_size(cfg, args.size)
     size, reader, findings = input_size(cfg), ImageReader.from_config(cfg), Findings()
     options = ReadOptions(args.images, args.follow_links, args.skip_missing_images, reader.upright)
-    wanted = {"training": (args.path, "train"), **({"validation": (args.val, "val")} if args.val else {})}
-    for path, _ in wanted.values():
+    for path in filter(None, (args.path, args.val)):
         locate(path)  # a wrong argument costs no time
+    val = args.val or _own_validation(args.path)
+    wanted = {"training": (args.path, "train"), **({"validation": (val, "val")} if val else {})}
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
@@ -174,9 +183,9 @@ def check_data(args: argparse.Namespace) -> int:
             checked[name] = item
     if len(checked) == 2:
         leaked = shared_content(checked["training"].digests, checked["validation"].digests)
-        findings.problem(args.val, "images that the training set has, too (same pixels)", leaked)
+        findings.problem(val, "images that the training set has, too (same pixels)", leaked)
         files = [[image.file_name for image in item.data.images] for item in checked.values()]
-        findings.problem(args.val, COPIES_ON_BOTH_SIDES, shared_sources(*files))
+        findings.problem(val, COPIES_ON_BOTH_SIDES, shared_sources(*files))
     files = [{checked[name].data.path: list(checked[name].digests)} if name in checked else {} for name in _SETS]
     reader = settle_pixel_range(*files, reader, findings)
     print(report(checked, size, findings))

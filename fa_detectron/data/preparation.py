@@ -133,7 +133,6 @@ def _check_files(path: str, records: Sequence[dict[str, Any]], reader: ImageRead
 
 def _check_path_set(loader: PathLoader, size: InputSize | None, reader: ImageReader) -> list[dict[str, Any]]:
     data = loader.read(findings := Findings(strict=True))
-    logger.info("%s: %s", data.path, data.summary)
     findings.log()
     records = to_dataset_dicts(data, loader.class_names)
     _check_files(data.path, records, reader, findings)

@@ -22,7 +22,7 @@ from .class_checks import check_labels
 from .class_selection import check_kept_classes, select_classes
 from .conversion import category_ids, to_coco_json, to_dataset_dicts
 from .detection import parse_source, validation_split
-from .findings import Findings
+from .findings import NOTE, Findings
 from .hold_out import hold_out, keep_part
 from .image_scan import scan_images
 from .pixels import ImageReader
@@ -190,6 +190,7 @@ class PathLoader:
     def read(self, findings: Findings) -> AnnotatedSet:
         """The set with its boxes checked."""
         data = read_once(parse_source(self.path, self.default_split), self.options, findings)
+        findings.say(NOTE, data.path, data.summary)
         select_classes(data, self.kept, self.single, findings)
         check_classes(data, self.class_names, findings)
         check_labels(data, findings)

@@ -9,7 +9,6 @@ import difflib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import reduce
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
@@ -116,27 +115,38 @@ def _merge_file(cfg: CfgNode, content: dict[str, Any], file: str) -> None:
             raise UserError(f"{file}: unknown config key {key}{_suggestion(cfg, key)}")
         if isinstance(_value(cfg, key), CfgNode) and _value(content, key) != {}:
             raise UserError(f"{file}: {key} is a section of keys, not a value")
-        *sections, last = key.split(".")
-        section = reduce(dict.__getitem__, sections, content)
-        section[last] = _fitting(_value(cfg, key), section[last])
     try:
+        _fit(content, cfg)
         cfg.merge_from_other_cfg(CfgNode(content))
     except Exception as error:  # texts are read as Python literals, over which its parser raises many types
         raise UserError(f"{file}: {error or type(error).__name__}") from None
 
 
+def _fit(content: dict[str, Any], cfg: CfgNode) -> None:
+    """Give all values of a file the types that their keys want (in place)."""
+    for key, value in content.items():
+        if isinstance(value, dict) and isinstance(cfg.get(key), CfgNode):
+            _fit(value, cfg[key])
+        elif key in cfg:
+            content[key] = _fitting(cfg[key], value)
+
+
 def _fitting(current: Any, value: Any) -> Any:
     """``value`` as the type of the key's ``current`` value wants it, where there is no doubt.
 
-    A bare number or name becomes a list of one for a key that holds a list, a whole number a float for one that holds a
-    float.
+    A bare number or name becomes a list of one for a key that holds a list, a whole number a float and 1e3 an int where
+    the key holds such, true and false in any case truth values.
     """
+    if isinstance(current, bool) and isinstance(value, str) and value.strip().lower() in ("true", "false"):
+        return value.strip().lower() == "true"
     if isinstance(value, str) and not any(sign in value for sign in "()[]{},"):
         with suppress(ValueError, SyntaxError):
             literal = ast.literal_eval(value.strip())
             value = literal if type(literal) in (int, float) else value
     if type(value) is int and type(current) is float:
         return float(value)
+    if type(value) is float and type(current) is int and value.is_integer():
+        return int(value)
     if isinstance(current, (tuple, list)) and type(value) in (int, float, str) and str(value).strip():
         return value if isinstance(value, str) and any(sign in value for sign in "()[]{},") else [value]
     return value

@@ -16,6 +16,8 @@ _logger = logging.getLogger(__name__)
 _FIXED = {
     "SEED": "the order of the data and all that is drawn follow from it",
     "DATASETS.CLASS_NAMES": "the weights have learned these classes, in this order",
+    "DATASETS.KEEP_CLASSES": "what is an object and what is background would change",
+    "DATASETS.SINGLE_CLASS": "what the classes mean would change",
     "SOLVER.OPTIMIZER": "the state in its checkpoints is that of the other optimizer",
     "MODEL.FEATURE_ALIGN.PRIOR_PROB": "it only matters where a run starts",
     "MODEL.WEIGHTS": "its weights come from its own checkpoint",

@@ -7,6 +7,7 @@ import logging
 import logging.handlers
 import math
 import os
+import secrets
 from collections.abc import Sequence
 
 import torch
@@ -69,7 +70,7 @@ def start_process(cfg: CfgNode) -> None:
     """Logging, seeds and library switches of this process; say once where it runs. Writes no file."""
     start_logging()
     # Each worker draws its own augmentations; Detectron2 takes the data order from rank 0's seed.
-    seed_all_rng(None if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
+    seed_all_rng(secrets.randbits(31) if cfg.SEED < 0 else cfg.SEED + comm.get_rank())
     torch.backends.cudnn.benchmark = cfg.CUDNN_BENCHMARK
 
     if cfg.MODEL.DEVICE.startswith("cuda"):
@@ -148,6 +149,14 @@ def _file_handler(path: str) -> logging.Handler:
     handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     handler.setFormatter(_FORMAT)
     return handler
+
+
+def set_final_aside(folder: str, iterations: int) -> None:
+    """Rename the ``model_final.pth`` of a finished run that goes on: its weights are the run's last ones no longer."""
+    path, aside = (os.path.join(folder, name) for name in ("model_final.pth", f"model_after_{iterations}.pth"))
+    if os.path.exists(path):
+        os.replace(path, aside)
+        logging.getLogger("fa_detectron.engine").info("the finished run goes on: its model_final.pth is now %s", aside)
 
 
 def trim_metrics(path: str, start: int) -> None:

@@ -23,7 +23,7 @@ from fa_detectron.engine.origin import report_changes, starting_weights
 from fa_detectron.engine.progress import ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
 from fa_detectron.engine.resources import check_data_workers, explained_worker_errors, room_problem
-from fa_detectron.engine.run_folder import open_run_folder, raise_together, trim_metrics
+from fa_detectron.engine.run_folder import open_run_folder, raise_together, set_final_aside, trim_metrics
 from fa_detectron.engine.run_lock import RunLock
 from fa_detectron.engine.shares import what_differs
 from fa_detectron.engine.solver import build_average, use_settings
@@ -136,6 +136,7 @@ class Trainer(Builders):
         open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))
         if 0 < self.start_iter < self.max_iter and comm.is_main_process():
             trim_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
+            set_final_aside(self.cfg.OUTPUT_DIR, self.start_iter)
         loader = self.build_train_loader(self.cfg, self._trainer.seed, self.start_iter)
         check_data_workers(self.cfg, loader, loader.dataset.records)
         self._trainer.start(loader)

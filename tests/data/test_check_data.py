@@ -173,6 +173,13 @@ def test_yolo_sets(yolo, check):
     assert "read as YOLO, 2 images, 2 classes, 2 boxes" in text
 
 
+def test_the_own_validation_split_is_looked_through_as_training_does(yolo, check):
+    good = "0 0.5 0.5 0.9 0.9\n1 0.5 0.5 0.5 0.5\n"
+    path = Path(yolo({"train": {"a": good}, "val": {"c": "0 0.5 0.5 1.4 0.5\n1 0.5 0.5 0.5 0.5\n"}})).parent
+    status, text, found = check(path)
+    assert status == 1 and "1 bad boxes" in text and "validation" in found["sets"]
+
+
 def test_boxes_between_the_locations(coco, check, tmp_path):
     def tiny(content):
         content["annotations"][0]["bbox"] = [1, 1, 5, 5]

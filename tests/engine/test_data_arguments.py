@@ -164,6 +164,14 @@ def test_a_bare_number_is_a_list_of_one(tmp_path):
     assert cfg.INPUT.MIN_SIZE_TRAIN == (320,) and cfg.SOLVER.STEPS == (10, 20)
 
 
+def test_values_are_read_as_their_key_wants_them():
+    words = ["SOLVER.MAX_ITER", "1e3", "SOLVER.BASE_LR", "1", "DATALOADER.FILTER_EMPTY_ANNOTATIONS", "false"]
+    cfg = load_config("configs/small_data.yaml", words)
+    assert (cfg.SOLVER.MAX_ITER, cfg.SOLVER.BASE_LR, cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS) == (1000, 1.0, False)
+    with pytest.raises(UserError, match="MAX_ITER"):
+        load_config("configs/small_data.yaml", ["SOLVER.MAX_ITER", "1.5"])
+
+
 def test_missing_images_are_left_out_on_request(tmp_path, prepare, caplog):
     data = write_set(tmp_path / "set", 6)
     (tmp_path / "set" / "4.png").unlink()

@@ -192,6 +192,17 @@ def test_a_new_run_puts_the_old_ones_checkpoints_aside(mixed, tmp_path, monkeypa
     assert not (tmp_path / "model_final.pth").exists() and not list(tmp_path.glob("*.tmp"))
 
 
+def test_final_weights_of_a_run_that_goes_on_are_its_last_ones_no_longer(mixed, tmp_path, monkeypatch):
+    words = (*mixed, *OPTIONS, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", tmp_path)
+    run(*words, "SOLVER.MAX_ITER", 3)
+    old = (tmp_path / "model_final.pth").read_bytes()
+    stop_at(monkeypatch, signal.SIGTERM, 4)
+    with pytest.raises(SystemExit):
+        run(words[0], words[1], "--resume", *words[2:], "SOLVER.MAX_ITER", 9)
+    assert not (tmp_path / "model_final.pth").exists()
+    assert (tmp_path / "model_after_3.pth").read_bytes() == old
+
+
 @pytest.mark.parametrize("number, processes", [(signal.SIGINT, 1), (signal.SIGTERM, 2), (signal.SIGHUP, 2)])
 def test_a_signal_to_the_command_ends_it_with_a_checkpoint(mixed, tmp_path, number, processes):
     """With several processes the launcher alone gets the signal, as from ``kill``."""
