@@ -38,6 +38,8 @@ METHODS = {
     "autoassign": "",
     "ff": "FEATURE_FILTER",
     "mdq": "MDQ",
+    "desubnet": "DE_SUBNET",
+    "grfa": "GLOBAL_ATTENTION.ENABLED",
     "featurealign": "FEATURE_FILTER MDQ",
     "featurealign-desubnet": "FEATURE_FILTER MDQ DE_SUBNET",
     "featurealign-grfa": "FEATURE_FILTER MDQ GLOBAL_ATTENTION.ENABLED",
