@@ -23,7 +23,7 @@ from torch.nn.functional import interpolate
 from fa_detectron.data import annotated_records
 from fa_detectron.errors import run_command
 from fa_detectron.explain import explain_image
-from fa_detectron.inference import Predictor, Run, load_run, read_image
+from fa_detectron.inference import Predictor, Run, load_run
 from fa_detectron.ops.reference.box import paired_iou
 
 _IMAGES_OF_MAPS = 8
@@ -70,7 +70,8 @@ def level_rows(run: Run, records: list[dict]) -> dict[str, Any]:
 def map_rows(run: Run, records: list[dict]) -> dict[str, Any]:
     """The figures of the maps and of the priors."""
     model, backbone = run.model, run.model.backbone
-    items = [Predictor(run).model_input(read_image(record["file_name"])) for record in records[:_IMAGES_OF_MAPS]]
+    predictor = Predictor(run)
+    items = [predictor.model_input(predictor.reader.read(record["file_name"])) for record in records[:_IMAGES_OF_MAPS]]
     images = model.preprocess(items)
     maps = backbone.bottom_up(images.tensor)
     rows: dict[str, Any] = {}

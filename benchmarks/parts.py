@@ -156,6 +156,7 @@ class Runner:
         if not (folder / "alignment.json").exists():
             return False
         was, now = load_config(str(folder / "config.yaml")), load_config(self._config, job.overrides(self._output))
+        now.SOLVER.WARMUP_ITERS = min(now.SOLVER.WARMUP_ITERS, job.iterations // 10)  # as the trainer does
         for section in ("MODEL", "SOLVER", "INPUT", "TEST"):
             for key, before, after in _differences(was[section], now[section], section):
                 if key not in _FREE:
