@@ -38,6 +38,8 @@ METHODS = {
     "autoassign": "",
     "ff": "FEATURE_FILTER",
     "mdq": "MDQ",
+    "desubnet": "DE_SUBNET",
+    "grfa": "GLOBAL_ATTENTION.ENABLED",
     "featurealign": "FEATURE_FILTER MDQ",
     "featurealign-desubnet": "FEATURE_FILTER MDQ DE_SUBNET",
     "featurealign-grfa": "FEATURE_FILTER MDQ GLOBAL_ATTENTION.ENABLED",
@@ -45,7 +47,11 @@ METHODS = {
 }
 # Keys that the data and the machine settle, or that do not touch the result.
 _FREE = ("MODEL.DEVICE", f"{_FA}NUM_CLASSES", "SOLVER.REFERENCE_WORLD_SIZE", "TEST.EVAL_PERIOD")
-CHANGES = {"static": [f"{_FA}TRAIN_PRIORS", "False"]}
+CHANGES = {
+    "static": [f"{_FA}TRAIN_PRIORS", "False"],
+    "gated": [f"{_FA}GLOBAL_ATTENTION.GATED", "True"],
+    "fast-priors": ["SOLVER.LR_FACTORS", "[('mu',20.0),('sigma',20.0)]"],
+}
 
 
 @dataclass(frozen=True)
@@ -64,10 +70,18 @@ class Job:
     def overrides(self, output: Path) -> list[str]:
         method, _, change = self.variant.partition("/")
         on = METHODS[method].split()
-        words = [word for key in _SWITCHES for word in (f"{_FA}{key}", str(key in on))]
-        words += [f"{_FA}TRAIN_PRIORS", "True", "SOLVER.MAX_ITER", str(self.iterations), "SEED", str(self.seed)]
-        words += ["TEST.EVAL_PERIOD", "0", "SOLVER.CHECKPOINT_PERIOD", "100"]
-        words += ["TEST.SAMPLE_PICTURES", "0", "DATALOADER.NUM_WORKERS", "1", "OUTPUT_DIR", str(self.folder(output))]
+        settings = {f"{_FA}{key}": key in on for key in _SWITCHES} | {
+            f"{_FA}TRAIN_PRIORS": True,
+            f"{_FA}GLOBAL_ATTENTION.GATED": False,
+            "SOLVER.MAX_ITER": self.iterations,
+            "SOLVER.CHECKPOINT_PERIOD": 100,
+            "SEED": self.seed,
+            "TEST.EVAL_PERIOD": 0,
+            "TEST.SAMPLE_PICTURES": 0,
+            "DATALOADER.NUM_WORKERS": 1,
+            "OUTPUT_DIR": self.folder(output),
+        }
+        words = [word for key, value in settings.items() for word in (key, str(value))]
         return [*words, *(self.settings or CHANGES.get(change, ()))]
 
 
@@ -142,6 +156,7 @@ class Runner:
         if not (folder / "alignment.json").exists():
             return False
         was, now = load_config(str(folder / "config.yaml")), load_config(self._config, job.overrides(self._output))
+        now.SOLVER.WARMUP_ITERS = min(now.SOLVER.WARMUP_ITERS, job.iterations // 10)  # as the trainer does
         for section in ("MODEL", "SOLVER", "INPUT", "TEST"):
             for key, before, after in _differences(was[section], now[section], section):
                 if key not in _FREE:

@@ -155,3 +155,27 @@ def test_a_run_from_the_queue_to_the_table(tmp_path: Path, monkeypatch: pytest.M
     queue.write_text(f"tiny autoassign/small 3 0 {small} SOLVER.BASE_LR 0.5\n")
     with pytest.raises(UserError, match=r"SOLVER\.BASE_LR"):
         call("run", "--set", "tiny", source)
+
+
+def test_level_statistics_of_a_run(tmp_path: Path) -> None:
+    """The encoder's output is named as collapsed where it is: its last norm has no scale left."""
+    import level_statistics
+
+    from fa_detectron.engine import Trainer, load_config
+    from fa_detectron.inference import Run
+
+    words = "MODEL.DEVICE cpu MODEL.FEATURE_ALIGN.NUM_CLASSES 1 INPUT.MIN_SIZE_TEST 64 MODEL.TIMM.WEIGHTS ''".split()
+    cfg = load_config(str(ROOT / "configs" / "small_data.yaml"), words)
+    model = Trainer.build_model(cfg).eval()
+    parts_data.make_large_objects(tmp_path)
+    image = str(tmp_path / "val" / "000000.png")
+    box = {"bbox": [100.0, 80.0, 300.0, 240.0], "bbox_mode": 0, "category_id": 0}
+    records = [{"file_name": image, "annotations": [box]}]
+    run = Run(str(tmp_path), cfg, model, ("shape",), (1,))
+    rows = level_statistics.level_rows(run, records) | level_statistics.map_rows(run, records)
+    assert sum(rows["W"]) == pytest.approx(1) and sum(rows["wins"]) == 1
+    assert rows["mu"] == [0.0] * 5 and rows["sigma"] == [1.0] * 5
+    assert rows["variance of the encoder's output"][0] > 0.01
+    assert 0 < rows["share of C5 in P3, P4"][0] < rows["share of C5 in P3, P4"][1] < 1
+    model.backbone.global_attention.layers[-1].norm2.weight.data.zero_()
+    assert level_statistics.map_rows(run, records)["variance of the encoder's output"] == [0.0]
