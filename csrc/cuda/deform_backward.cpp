@@ -6,7 +6,6 @@
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <limits>
@@ -31,8 +30,8 @@ bool needs_sums(const Level& level, bool fixed) {
 }
 
 // (2) in the compute type: the power of two by which the addends of the level's grad_input are
-// scaled before they are rounded to integers, and 0, which the kernel replaces by NaN where an
-// addend is not finite. No sum overflows, and nothing waits for the host: an addend is at most
+// scaled before they are rounded to integers, and 0, or NaN where a gradient, weight or mask is not
+// finite; the kernel makes it NaN where an addend is not finite, as products in float16 may be. No sum overflows, and nothing waits for the host: an addend is at most
 // (largest gradient) * (largest sum of a weight's column over the outputs) * (largest mask), and a
 // pixel has at most one of each tap and position of its image.
 Tensor fixed_scale(const Level& level, const Tensor& weight) {
@@ -47,7 +46,7 @@ Tensor fixed_scale(const Level& level, const Tensor& weight) {
   const at::ScalarType type = compute_type(weight);
   const double most = type == at::kDouble ? 1000 : 126;
   const Tensor power = bound.log2().neg().add(61).floor().clamp(-most, most).exp2().to(type);
-  return at::stack({power, at::zeros_like(power)});
+  return at::stack({power, (bound - bound).to(type)});
 }
 
 // One pass over all chunks, block by block.

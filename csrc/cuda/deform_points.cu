@@ -7,22 +7,15 @@
 #include <type_traits>
 
 #include "cuda/deform_sample.cuh"
+#include "cuda/device.h"
+#include "cuda/ptx.cuh"
 
 namespace fa::deform::cuda {
 namespace {
 
 // A warp's additions that lie side by side in memory make the fewest transactions in L2, which is
-// what bounds the scatter. From sm_90 on a lane may add 16 bytes at once; before, one float a lane.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-constexpr int kAdded = 4;
-__device__ inline void add(float* to, const float (&value)[4]) {
-  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(value[0]),
-               "f"(value[1]), "f"(value[2]), "f"(value[3])
-               : "memory");
-}
-#else
-constexpr int kAdded = 1;
-#endif
+// what bounds the scatter: 16 bytes a lane where the device has such additions, else one float.
+__device__ inline void add(float* to, const float (&value)[4]) { fa::cuda::add_vector(to, value); }
 template <typename Sum>
 __device__ inline void add(Sum* to, const Sum (&value)[1]) {
   atomicAdd(to, value[0]);
@@ -77,11 +70,11 @@ __device__ inline void scatter_fixed(const Geometry& g, const Record<Sum>& recor
 }
 
 // Grid: blocks of kRecords records. Every thread takes part in all rounds, for the shuffles.
-template <typename T, int kSize>
+// kAdded: channels that a lane adds to the input's gradient at a time.
+template <typename T, int kSize, int kAdded>
 __global__ void __launch_bounds__(kThreads, kBlocks)
     points_kernel(const Samples<T> s, const PointGradients<T> to, int lane_bits, T* columns) {
   using Sum = at::opmath_type<T>;
-  constexpr int kScattered = kSize > 1 && std::is_same_v<Sum, float> ? kAdded : 1;
   __shared__ Record<Sum> records[kRecords];
   __shared__ Sum dots[kRecords][4];  // of the corners with the gradient by the column
   const Geometry& g = s.geometry;
@@ -102,7 +95,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
         scatter_fixed(g, record, lane, lanes, columns, to.fixed,
                       static_cast<unsigned long long*>(to.input));
       } else {
-        scatter<kScattered>(g, record, lane, lanes, columns, static_cast<Sum*>(to.input));
+        scatter<kAdded>(g, record, lane, lanes, columns, static_cast<Sum*>(to.input));
       }
     }
     __syncwarp();  // the gradient is read by other lanes than those that overwrite it
@@ -147,11 +140,11 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
   }
 }
 
-template <typename T, int kSize>
+template <typename T, int kSize, int kAdded>
 void launch(const Samples<T>& s, const PointGradients<T>& gradients, T* columns) {
   const int32_t vectors = s.geometry.channels / s.geometry.offset_groups / kSize;
   const unsigned blocks = record_blocks(s.geometry, s.positions);
-  points_kernel<T, kSize><<<blocks, kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
+  points_kernel<T, kSize, kAdded><<<blocks, kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
       s, gradients, lane_bits(vectors), columns);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
@@ -160,11 +153,12 @@ void launch(const Samples<T>& s, const PointGradients<T>& gradients, T* columns)
 
 template <typename T>
 void launch_points(const Samples<T>& samples, const PointGradients<T>& gradients, T* columns) {
-  if (takes_vectors(samples)) {
-    launch<T, 16 / sizeof(T)>(samples, gradients, columns);
-  } else {
-    launch<T, 1>(samples, gradients, columns);
+  constexpr int kSize = 16 / sizeof(T);
+  if (!takes_vectors(samples)) return launch<T, 1, 1>(samples, gradients, columns);
+  if constexpr (!std::is_same_v<T, double>) {
+    if (fa::cuda::has_vector_additions()) return launch<T, kSize, 4>(samples, gradients, columns);
   }
+  launch<T, kSize, 1>(samples, gradients, columns);
 }
 
 #define FA_INSTANTIATE(T) \

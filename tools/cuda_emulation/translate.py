@@ -4,8 +4,8 @@
 
 TARGET/csrc gets csrc without csrc/cpu; csrc/cuda stands in its place. g++ takes CUDA's C++ with the headers of
 include/, all but two things, which are rewritten: launches (``kernel<<<...>>>(...)``) and ``__shared__`` declarations.
-Lines keep their numbers. Whatever is not recognised is an error. The few expressions that ask for the device are
-replaced, each one by name (REPLACED).
+Lines keep their numbers. Whatever is not recognised is an error, inline PTX too: it all stands in csrc/cuda/ptx.cuh,
+which include/cuda/ptx.cuh replaces. The few expressions that ask for the device are replaced by name (REPLACED).
 """
 
 import re
@@ -67,7 +67,8 @@ def translate_launch(text: str, code: str, at: int) -> tuple[int, int, str]:
     kernel, configuration = text[name.start() : at], text[at + 3 : end_of_configuration]
     title = "".join(kernel.split())
     instead = f"fa::emulation::launch(fa::emulation::configuration({configuration}), "
-    return name.start(), end, instead + f'"{title}", [&] {{ {kernel}{text[opening:end]}; }})'
+    arguments = f'"{title}", {" ".join(kernel.split())}, __PRETTY_FUNCTION__'
+    return name.start(), end, instead + f"{arguments}, [&] {{ {kernel}{text[opening:end]}; }})"
 
 
 _STATIC = re.compile(r"__shared__\s+((?:const\s+)?[A-Za-z_][\w:<>, ]*?)\s*\b([A-Za-z_]\w*)\s*((?:\[[^;\]]+\]\s*)*);")
@@ -94,7 +95,7 @@ def translate(text: str) -> str:
         missing = text[begin:end].count("\n") - instead.count("\n")
         text = text[:begin] + instead + "\n" * missing + text[end:]
     for number, line in enumerate(without_comments(text).splitlines(), 1):
-        if left := re.search(r"<<<|>>>|__shared__", line):
+        if left := re.search(r"<<<|>>>|__shared__|\basm\b|\b__CUDA_ARCH__\b", line):
             raise TranslationError(f"line {number}: {left[0]} is not understood: {line.strip()}")
     return text
 
@@ -113,7 +114,9 @@ def replaced(name: str, text: str) -> str:
             raise TranslationError(f"{old} does not stand in it once, but {text.count(old)} times")
         text = text.replace(old, new)
     if name.startswith(("csrc/cuda/", "csrc/math/")):
-        text = text.replace(*REGISTERED).replace("__CUDA_ARCH__", "FA_EMULATED_ARCH")
+        text = text.replace(*REGISTERED)
+    if name.startswith("csrc/math/"):
+        text = text.replace("__CUDA_ARCH__", "FA_EMULATED_ARCH")
     return text
 
 
@@ -125,7 +128,7 @@ def make_tree(target: Path) -> None:
     for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*")):
         name = str(path.relative_to(ROOT))
         if path.is_file() and not name.startswith("csrc/cpu/") and path.suffix not in (".so", ".pyc"):
-            sources[name] = path
+            sources.setdefault(name, path)  # the emulation has a ptx.cuh of its own
     kept = set()
     for name, path in sources.items():
         try:
