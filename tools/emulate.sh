@@ -15,6 +15,7 @@ find_python "${1:-}"
 asan_options="malloc_fill_byte=255:max_malloc_fill_size=67108864"
 root="$PWD"
 status=0
+export FA_CUDA_CHUNK="${FA_CUDA_CHUNK:-48}"  # positions: small tests go through many chunks, one a patch and more
 for sanitizer in ${SANITIZERS:-address thread}; do
     case "$sanitizer" in
         address) flags=address,undefined libraries="libasan libubsan" ;;

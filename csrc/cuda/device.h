@@ -11,9 +11,8 @@ namespace fa::cuda {
 // Atomic additions of four floats at a time: fa::cuda::add_vector.
 inline bool has_vector_additions() { return at::cuda::getCurrentDeviceProperties()->major >= 9; }
 
-// Bytes of dynamic shared memory that a block may have, once its kernel has been told.
-inline size_t largest_shared_memory() {
-  return at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin;
+inline size_t shared_memory_of_multiprocessor() {
+  return at::cuda::getCurrentDeviceProperties()->sharedMemPerMultiprocessor;
 }
 
 }  // namespace fa::cuda

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/ptx.cuh"
+#include "cuda/intrinsics.cuh"
 
 namespace {
 

@@ -63,7 +63,8 @@ def run(program: Path, name: str, order: str = "1", **variables: str) -> str:
 
 @pytest.mark.parametrize("sanitizer", ["", "address,undefined", "thread"])
 @pytest.mark.parametrize("name", ["reverse", "ring", "votes", "warps", "absent lane", "warp exchange", "leftover",
-                                  "dynamic", "much dynamic", "vector addition", "inside shared", "atomic sum", "indices"])  # fmt: skip
+                                  "dynamic", "much dynamic", "vector addition", "inside shared", "atomic sum",
+                                  "indices"])  # fmt: skip
 def test_right_kernels_are_right_in_every_order(build, name: str, sanitizer: str) -> None:
     assert {order: run(build(sanitizer), name, order) for order in ORDERS} == dict.fromkeys(ORDERS, "right")
 
@@ -133,12 +134,21 @@ def test_only_one_header_has_ptx_or_asks_for_the_architecture() -> None:
     """The emulation has its own; what stood elsewhere would be code that nothing runs without a GPU."""
     files = [path for path in (ROOT / "csrc/cuda").iterdir() if path.suffix in (".cu", ".cuh", ".h", ".cpp")]
     words = re.compile(r"\basm\b|__asm|__CUDA_ARCH__")
-    assert {path.name for path in files if words.search(translate.without_comments(path.read_text()))} == {"ptx.cuh"}
+    assert {path.name for path in files if words.search(translate.without_comments(path.read_text()))} == {
+        "intrinsics.cuh"
+    }
 
 
 @pytest.mark.parametrize(
     "text",
-    ["<<<grid>>>(x);", 'asm("trap;");', "#if __CUDA_ARCH__ >= 900", "kernel<<<grid, block>>>;", "kernel<<<grid, block(x);", "__shared__ float a[2], b[2];"],
+    [
+        "<<<grid>>>(x);",
+        'asm("trap;");',
+        "#if __CUDA_ARCH__ >= 900",
+        "kernel<<<grid, block>>>;",
+        "kernel<<<grid, block(x);",
+        "__shared__ float a[2], b[2];",
+    ],
 )
 def test_what_the_translation_does_not_know_is_an_error(text: str) -> None:
     with pytest.raises(translate.TranslationError):

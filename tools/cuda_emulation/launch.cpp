@@ -1,5 +1,5 @@
-// What the host says to a launch: the checks that CUDA makes, then its blocks. What it may ask of the
-// device.
+// What the host says to a launch: the checks that CUDA makes, then its blocks. What it may ask of
+// the device.
 #include "emulation/launch.h"
 
 #include <ATen/cuda/CUDAContext.h>
@@ -84,8 +84,10 @@ void run(const Configuration& configuration, const char* kernel, const void* fun
 namespace at::cuda {
 
 cudaDeviceProp* getCurrentDeviceProperties() {
-  static cudaDeviceProp known[] = {
-      {7, 5, 64 << 10}, {8, 0, 163 << 10}, {8, 9, 99 << 10}, {9, 0, 227 << 10}};
+  static cudaDeviceProp known[] = {{7, 5, 64 << 10, 64 << 10},
+                                   {8, 0, 163 << 10, 164 << 10},
+                                   {8, 9, 99 << 10, 100 << 10},
+                                   {9, 0, 227 << 10, 228 << 10}};
   const char* wanted = std::getenv("FA_EMULATION_DEVICE");
   const std::string name = wanted == nullptr || *wanted == '\0' ? "9.0" : wanted;
   for (cudaDeviceProp& properties : known) {

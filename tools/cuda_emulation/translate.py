@@ -4,8 +4,8 @@
 
 TARGET/csrc gets csrc without csrc/cpu; csrc/cuda stands in its place. g++ takes CUDA's C++ with the headers of
 include/, all but two things, which are rewritten: launches (``kernel<<<...>>>(...)``) and ``__shared__`` declarations.
-Lines keep their numbers. Whatever is not recognised is an error, inline PTX too: it all stands in csrc/cuda/ptx.cuh,
-which include/cuda/ptx.cuh replaces. The few expressions that ask for the device are replaced by name (REPLACED).
+Lines keep their numbers. Whatever is not recognised is an error, inline PTX too: it all stands in cuda/intrinsics.cuh,
+which include/cuda/intrinsics.cuh replaces. The few expressions that ask for the device are replaced by name (REPLACED).
 """
 
 import re
@@ -18,11 +18,9 @@ EMULATION = Path(__file__).resolve().parent
 
 # The emulated operators are registered for CPU tensors, in every source.
 REGISTERED = ("TORCH_LIBRARY_IMPL(fa_detectron, CUDA,", "TORCH_LIBRARY_IMPL(fa_detectron, CPU,")
-# What CPU tensors get and CUDA tensors do not, and sizes: file -> (text that must stand in it once, what stands there
-# instead). Small tests have to go through many chunks.
+# What CPU tensors get and CUDA tensors do not: file -> (text that must stand in it once, what stands there instead).
 REPLACED = {
     "csrc/core/quality_autograd.cpp": ("in.mu.device().is_cpu()", "false"),
-    "csrc/cuda/deform_chunks.h": ("int64_t{32} << 20", "int64_t{16} << 10"),
     "fa_detectron/ops/decode.py": ('device.type == "cuda"', 'device.type == "cpu"'),
 }
 
@@ -128,7 +126,7 @@ def make_tree(target: Path) -> None:
     for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*")):
         name = str(path.relative_to(ROOT))
         if path.is_file() and not name.startswith("csrc/cpu/") and path.suffix not in (".so", ".pyc"):
-            sources.setdefault(name, path)  # the emulation has a ptx.cuh of its own
+            sources.setdefault(name, path)  # the emulation has intrinsics.cuh of its own
     kept = set()
     for name, path in sources.items():
         try:

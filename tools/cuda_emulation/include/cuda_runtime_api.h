@@ -22,10 +22,13 @@ inline const char* cudaGetErrorString(cudaError_t) { return "no error"; }
 
 struct cudaDeviceProp {
   int major, minor;
-  size_t sharedMemPerBlockOptin;
+  size_t sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
 };
 
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize };
+enum cudaFuncAttribute {
+  cudaFuncAttributeMaxDynamicSharedMemorySize,
+  cudaFuncAttributePreferredSharedMemoryCarveout  // a hint
+};
 
 namespace fa::emulation {
 // Lets a kernel's launches have more dynamic shared memory than 48 KB.
@@ -33,7 +36,8 @@ void allow_shared_memory(const void* kernel, int bytes);
 }  // namespace fa::emulation
 
 template <typename Kernel>
-cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute, int bytes) {
-  fa::emulation::allow_shared_memory(reinterpret_cast<const void*>(kernel), bytes);
+cudaError_t cudaFuncSetAttribute(Kernel* kernel, cudaFuncAttribute attribute, int value) {
+  if (attribute == cudaFuncAttributeMaxDynamicSharedMemorySize)
+    fa::emulation::allow_shared_memory(reinterpret_cast<const void*>(kernel), value);
   return cudaSuccess;
 }

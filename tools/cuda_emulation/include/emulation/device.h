@@ -202,5 +202,7 @@ FA_VECTOR(int, int, 16)
 FA_VECTOR(unsigned, uint, 16)
 #undef FA_VECTOR
 
+inline float __uint_as_float(unsigned bits) { return fa::emulation::bits_as<float>(bits); }
+
 // For __CUDA_ARCH__ in csrc/math: the device's arithmetic is chosen where it differs.
 #define FA_EMULATED_ARCH 900
