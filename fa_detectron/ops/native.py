@@ -1,7 +1,8 @@
 """The compiled operators: whether they are there, and the decision to use them.
 
 ``fa_detectron._C`` registers them under ``torch.ops.fa_detectron``. Where it was not built, was built for another
-torch, has no code for the GPU, or FA_NO_NATIVE=1 is set, the plain-PyTorch reference runs instead, and one line says so.
+torch, has no code for the GPU, or FA_NO_NATIVE=1 is set, the plain-PyTorch reference runs instead, and one line says
+so.
 """
 
 import functools

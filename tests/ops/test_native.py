@@ -147,7 +147,10 @@ def test_a_card_without_code_for_it_runs_plain_pytorch_with_one_line(
     assert [native.use(tensor, None) for _ in range(2)] == [used, used]
     lines = [record.getMessage() for record in caplog.records]
     assert len(lines) == (0 if used else 1)
-    words = "plain PyTorch", f"no code for GPU 0 of compute capability {capability[0]}.{capability[1]}, only for 8.0;9.0"
+    words = (
+        "plain PyTorch",
+        f"no code for GPU 0 of compute capability {capability[0]}.{capability[1]}, only for 8.0;9.0",
+    )
     assert all(part in line for line in lines for part in words)
 
 

@@ -71,7 +71,9 @@ def test_a_card_without_code_for_it_runs_plain_pytorch_and_is_no_failure(monkeyp
     pretend_gpu(monkeypatch, (8, 6), (7, 5), (10, 3))
     (finding,) = [finding for finding in doctor.check_native() if finding.remedy]
     native._lacks_code_for.cache_clear()
-    assert "plain PyTorch runs instead" in finding.text and "no code for GPU 1 of compute capability 7.5" in finding.text
+    assert (
+        "plain PyTorch runs instead" in finding.text and "no code for GPU 1 of compute capability 7.5" in finding.text
+    )
     assert "TORCH_CUDA_ARCH_LIST=7.5" in finding.remedy and not finding.fatal
 
 
