@@ -130,7 +130,7 @@ def make_tree(target: Path) -> None:
     kept = set()
     for name, path in sources.items():
         try:
-            if path.suffix in (".cu", ".cuh"):
+            if name.startswith("csrc/") and path.suffix in (".cu", ".cuh"):
                 text = translate(replaced(name, path.read_text()))
                 if path.suffix == ".cu":
                     text = f'#include "emulation/device.h"\n#line 1 "{name}"\n{text}'
