@@ -35,12 +35,13 @@ Plan make_plan(const std::vector<LevelSize>& levels, int64_t bytes_per_position)
   for (const LevelSize& level : levels) positions += level.images * level.height * level.width;
   const int64_t wanted = chunk_positions(), block_bytes = wanted * kBlockBytesPerPosition;
   const int64_t most = std::max<int64_t>(kColumnBytes / bytes_per_position, 1);
-  // Chunks of equal size, so that none makes a tiny product: the last one may be smaller by what
-  // the others were rounded up to whole units.
+  // Chunks of equal size, so that none makes a tiny product, but for the rounding to whole units.
   const int64_t chunks = std::max(divided_up(positions, most), (positions + wanted / 2) / wanted);
-  const int64_t rows = std::min(most, divided_up(positions, std::max<int64_t>(chunks, 1)));
+  const int64_t rows = divided_up(positions, std::max<int64_t>(chunks, 1));
 
   Plan plan;
+  int64_t before = 0;  // positions of the blocks before this one
+  bool full = true;    // the last chunk
   for (size_t l = 0; l < levels.size(); ++l) {
     const LevelSize& level = levels[l];
     const int64_t pixels = level.height * level.width, step = unit(level, rows);
@@ -52,16 +53,21 @@ Plan make_plan(const std::vector<LevelSize>& levels, int64_t bytes_per_position)
       plan.blocks.push_back({l, first, std::min(images, level.images - first)});
       const int64_t count = plan.blocks.back().images * pixels;
       for (int64_t done = 0; done < count;) {
-        if (plan.chunks.empty() || plan.chunks.back().rows >= rows) plan.chunks.emplace_back();
+        if (full) plan.chunks.emplace_back();
         Chunk& chunk = plan.chunks.back();
-        // Up to the chunk's end, to the next whole unit of the block.
-        const int64_t end = divided_up(done + rows - chunk.rows, step) * step;
+        // Where this many chunks should end, in the block: at the nearest whole unit.
+        const int64_t wanted_end = int64_t(plan.chunks.size()) * rows - before;
+        int64_t end = (wanted_end + step / 2) / step * step;
+        if (end <= done && chunk.rows == 0) end = (done / step + 1) * step;
+        full = end <= count;
+        if (end <= done) continue;
         const int64_t taken = std::min(count, end) - done;
         chunk.segments.push_back({plan.blocks.size() - 1, done, taken, chunk.rows});
         chunk.rows += taken;
         done += taken;
         plan.rows = std::max(plan.rows, chunk.rows);
       }
+      before += count;
     }
   }
   return plan;

@@ -23,34 +23,39 @@ __global__ void __launch_bounds__(kThreads, kBlocks)
     columns_kernel(const Samples<T> s, int lane_bits, Slices slices, uint32_t works,
                    T* __restrict__ columns) {
   using Sum = at::opmath_type<T>;
-  __shared__ Place places[kPlaces];
+  __shared__ Begin begins[kPlaces];
   __shared__ Record<Sum> records[kTaps * kPlaces];
   const Geometry& g = s.geometry;
-  const int lanes = 1 << lane_bits, lane = threadIdx.x & (lanes - 1);
-  const int32_t group_channels = g.channels / g.offset_groups;
+  const Part part(lane_bits);
+  const int32_t group_channels = g.channels / g.offset_groups, of_tap = g.channels / g.groups;
+  const uint32_t pitch = g.channels * uint32_t(sizeof(T));
   for (uint32_t work = blockIdx.y; work < works; work += gridDim.y) {
     const uint32_t all = slices.count * g.offset_groups, first_tap = work / all * kTaps;
     const uint32_t slice = work % all % slices.count, offset_group = work % all / slices.count;
-    const int taps = make_records<kTaps>(s, first_tap, offset_group, places, records);
+    const int taps = make_records<kTaps>(s, first_tap, offset_group, begins, records);
     const int32_t end = min((slice + 1) * slices.channels, uint32_t(group_channels));
-    for (int32_t c = slice * slices.channels + lane * kSize; c < end; c += lanes * kSize) {
+    for (int32_t c = slice * slices.channels + part.lane * kSize; c < end;
+         c += part.lanes * kSize) {
       const int32_t channel = offset_group * group_channels + c;
-      T* const of_channel = columns + column_of(g, channel);
-      for (int r = threadIdx.x >> lane_bits; r < taps * kPlaces; r += kThreads >> lane_bits) {
-        const Place& at = places[r % kPlaces];
-        if (at.position == kNowhere) continue;
-        const Record<Sum>& record = records[r];
-        Vector<T, kSize> corners[4];
-        load_corners(s.input + at.image * s.input_image + channel, g.channels, record, corners);
-        Sum sample[kSize] = {};
+      T* const of_channel = columns + column_of(g, channel) + int64_t(first_tap) * of_tap;
+      for (int place = part.first_place(); place < kPlaces; place += part.parts) {
+        const Begin begin = begins[place];
+        if (begin.column < 0) continue;
+        const T* const input = s.input + begin.input + channel;
+        T* const column = of_channel + begin.column;
+        for (int tap = part.first_tap(); tap < taps; tap += part.tap_step()) {
+          const Record<Sum>& record = records[tap * kPlaces + place];
+          Vector<T, kSize> corners[4];
+          load_corners(input, pitch, record, corners);
+          Sum sample[kSize] = {};
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          Sum corner[kSize];
-          corners[k].unpack(corner);
-          add_corner(record.weight[k], corner, sample);
+          for (int k = 0; k < 4; ++k) {
+            Sum corner[kSize];
+            corners[k].unpack(corner);
+            add_corner(record.weight[k], corner, sample);
+          }
+          Vector<T, kSize>::pack(sample).store(column + int64_t(tap) * of_tap);
         }
-        Vector<T, kSize>::pack(sample).store(of_channel +
-                                             column_index(g, at.position, first_tap + r / kPlaces));
       }
     }
     __syncthreads();  // the records are read before the next ones are made

@@ -8,7 +8,7 @@
 namespace fa::deform::cuda {
 namespace {
 
-constexpr int kTaps = 3;  // a block's: all channels of their records meet in it
+constexpr int kTaps = 2;  // a block's: all channels of their records meet in it; of 3 registers spill
 constexpr int kRecords = kTaps * kPlaces;
 // Records of one part of a warp, whose dots stay in its registers over all channels.
 constexpr int kRounds = kRecords * kLanes / kThreads;
@@ -24,30 +24,31 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     points_kernel(const Samples<T> s, const PointGradients<T> to, int lane_bits, uint32_t works,
                   T* columns) {
   using Sum = at::opmath_type<T>;
-  __shared__ Place places[kPlaces];
+  __shared__ Begin begins[kPlaces];
   __shared__ Record<Sum> records[kRecords];
   __shared__ Sum dots[kRecords][4];  // of the corners with the gradient by the column
   const Geometry& g = s.geometry;
-  const int lanes = 1 << lane_bits, lane = threadIdx.x & (lanes - 1);
-  const int32_t group_channels = g.channels / g.offset_groups;
+  const Part part(lane_bits);
+  const int32_t group_channels = g.channels / g.offset_groups, of_tap = g.channels / g.groups;
+  const uint32_t pitch = g.channels * uint32_t(sizeof(T));
   for (uint32_t work = blockIdx.y; work < works; work += gridDim.y) {
     const uint32_t first_tap = work / g.offset_groups * kTaps;
     const uint32_t offset_group = work % g.offset_groups;
-    const int here = make_records<kTaps>(s, first_tap, offset_group, places, records) * kPlaces;
+    const int here = make_records<kTaps>(s, first_tap, offset_group, begins, records) * kPlaces;
     Sum dot[kRounds][4] = {};
-    for (int32_t c = lane * kSize; c < group_channels; c += lanes * kSize) {
+    for (int32_t c = part.lane * kSize; c < group_channels; c += part.lanes * kSize) {
       const int32_t channel = offset_group * group_channels + c;
-      T* const of_channel = columns + column_of(g, channel);
+      T* const of_channel = columns + column_of(g, channel) + int64_t(first_tap) * of_tap;
 #pragma unroll
       for (int round = 0; round < kRounds; ++round) {
-        const int r = (threadIdx.x + round * kThreads) >> lane_bits;
-        if (r >= here || places[r % kPlaces].position == kNowhere) continue;
-        const Place& at = places[r % kPlaces];
+        const int r = part.first + round * part.parts, tap = r / kPlaces;
+        if (r >= here || begins[r % kPlaces].column < 0) continue;
+        const Begin begin = begins[r % kPlaces];
         const Record<Sum>& record = records[r];
-        T* const column = of_channel + column_index(g, at.position, first_tap + r / kPlaces);
+        T* const column = of_channel + (begin.column + int64_t(tap) * of_tap);
         const auto packed_grad = Vector<T, kSize>::load(column);
         Vector<T, kSize> corners[4];
-        load_corners(s.input + at.image * s.input_image + channel, g.channels, record, corners);
+        load_corners(s.input + begin.input + channel, pitch, record, corners);
         Sum grad[kSize], sample[kSize] = {};
         packed_grad.unpack(grad);
 #pragma unroll
@@ -63,21 +64,21 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
     }
 #pragma unroll
     for (int round = 0; round < kRounds; ++round) {
-      for (int distance = lanes / 2; distance > 0; distance /= 2) {
+      for (int distance = part.lanes / 2; distance > 0; distance /= 2) {
 #pragma unroll
         for (int k = 0; k < 4; ++k)
           dot[round][k] += __shfl_xor_sync(0xffffffffu, dot[round][k], distance);
       }
-      const int r = (threadIdx.x + round * kThreads) >> lane_bits;
-      if (lane == 0 && r < here) {
+      const int r = part.first + round * part.parts;
+      if (part.lane == 0 && r < here) {
 #pragma unroll
         for (int k = 0; k < 4; ++k) dots[r][k] = dot[round][k];
       }
     }
     __syncthreads();
     const int r = threadIdx.x;
-    if (r < here && places[r % kPlaces].position != kNowhere) {
-      const Place& at = places[r % kPlaces];
+    if (r < here && begins[r % kPlaces].column >= 0) {
+      const Place at = place_of(s, blockIdx.x, r % kPlaces);
       const uint32_t tap = first_tap + r / kPlaces, channel = point_channel(g, tap, offset_group);
       const Point<Sum> point = locate(s, at, tap, offset_group, &records[r]);
       // The derivatives are linear in the corners: those of the dots are the dots of those.

@@ -17,12 +17,18 @@ constexpr int kPatch = 8, kPlaces = kPatch * kPatch;
 constexpr int kLaneBits = 3, kLanes = 1 << kLaneBits;  // of a record, at most: 128 bytes
 
 // A position of a patch.
-struct alignas(16) Place {
+struct Place {
   uint32_t position;  // within the segment, or kNowhere where the patch reaches beyond it
   uint32_t image;     // within the block
   uint32_t y, x;      // of the output
 };
 constexpr uint32_t kNowhere = 0xffffffffu;
+
+// Where a place's channels begin, in elements.
+struct alignas(16) Begin {
+  int64_t input;   // its image
+  int64_t column;  // its row of columns, or -1 where the patch reaches beyond the segment
+};
 
 // What all lanes of a record need.
 template <typename Sum>
@@ -31,10 +37,11 @@ struct alignas(16) Record {
   int32_t corner[4];  // y * width + x, or -1 for one outside
 };
 
-// What only the thread that writes a record's point gradients needs, in its registers.
+// What only the thread that makes a record needs, in its registers.
 template <typename Sum>
 struct Point {
   Sum ly, lx, mask;
+  int32_t top, left;  // of the first corner, as in BilinearPoint
 };
 
 template <typename T>
@@ -85,29 +92,47 @@ __device__ inline Point<Sum> locate(const Samples<T>& s, const Place& at, uint32
   }
   const BilinearPoint<Sum> corners = bilinear_point(y, x, g.height, g.width, -1);
   point.ly = corners.ly, point.lx = corners.lx;
+  point.top = corners.top, point.left = corners.left;
   bilinear_weights(point.ly, point.lx, point.mask, record->weight);
 #pragma unroll
   for (int k = 0; k < 4; ++k) record->corner[k] = corners.corner[k];
   return point;
 }
 
-// The places and the records of taps [first_tap, first_tap + kTaps) of a block's patch; the block
-// waits until they are there. Returns how many of the taps there are.
+// The places and the records of taps [first_tap, first_tap + kTaps) of a block's patch, (tap, place);
+// the block waits until they are there. Returns how many of the taps there are. A thread makes those
+// of one place, which takes divisions.
 template <int kTaps, typename T, typename Sum = at::opmath_type<T>>
 __device__ inline int make_records(const Samples<T>& s, uint32_t first_tap, uint32_t offset_group,
-                                   Place (&places)[kPlaces],
+                                   Begin (&begins)[kPlaces],
                                    Record<Sum> (&records)[kTaps * kPlaces]) {
-  const uint32_t left = s.geometry.kernel_h * s.geometry.kernel_w - first_tap;
-  const int taps = left < kTaps ? left : kTaps;
-  if (threadIdx.x < kPlaces) places[threadIdx.x] = place_of(s, blockIdx.x, threadIdx.x);
-  __syncthreads();
-  for (int r = threadIdx.x; r < taps * kPlaces; r += kThreads) {
-    const Place& at = places[r % kPlaces];
-    if (at.position != kNowhere) locate(s, at, first_tap + r / kPlaces, offset_group, &records[r]);
+  const uint32_t all = s.geometry.kernel_h * s.geometry.kernel_w, left = all - first_tap;
+  const int taps = left < kTaps ? left : kTaps, place = threadIdx.x % kPlaces;
+  const Place at = place_of(s, blockIdx.x, place);
+  const bool inside = at.position != kNowhere;
+  if (threadIdx.x < kPlaces) {
+    begins[place].input = at.image * s.input_image;
+    begins[place].column = inside ? at.position * (int64_t(all) * s.geometry.channels) : -1;
   }
+  for (int tap = threadIdx.x / kPlaces; inside && tap < taps; tap += kThreads / kPlaces)
+    locate(s, at, first_tap + tap, offset_group, &records[tap * kPlaces + place]);
   __syncthreads();
   return taps;
 }
+
+// The records of one part of a warp, of `lanes` lanes: each place that it has, and its taps.
+struct Part {
+  int lanes, lane, parts, first;
+
+  __device__ explicit Part(int lane_bits)
+      : lanes(1 << lane_bits),
+        lane(threadIdx.x & (lanes - 1)),
+        parts(kThreads >> lane_bits),
+        first(threadIdx.x >> lane_bits) {}
+  __device__ int first_place() const { return first % kPlaces; }
+  __device__ int first_tap() const { return first / kPlaces; }
+  __device__ int tap_step() const { return parts > kPlaces ? parts / kPlaces : 1; }
+};
 
 // Where tap 0 of a channel stands in columns (P, G, T, C / G), at position 0; the taps are C / G
 // apart, the positions T * C.
@@ -118,21 +143,19 @@ __device__ inline int64_t column_of(const Geometry& g, int32_t channel) {
   return group * taps_of_a_group + channel % group_channels;
 }
 
-__device__ inline int64_t column_index(const Geometry& g, uint32_t position, uint32_t tap) {
-  return int64_t(position) * (int64_t(g.kernel_h) * g.kernel_w * g.channels) +
-         int64_t(tap) * (g.channels / g.groups);
-}
-
-// The four corners' channels from `input` on, the place's image's first pixel. One outside is 0,
-// and 0 times a NaN weight stays NaN.
+// The four corners' channels from `input` on, the place's image's first pixel; `pitch`: bytes of a
+// pixel. One outside is 0, and 0 times a NaN weight stays NaN.
 template <int kSize, typename T, typename Sum>
-__device__ inline void load_corners(const T* input, int32_t channels, const Record<Sum>& record,
+__device__ inline void load_corners(const T* input, uint32_t pitch, const Record<Sum>& record,
                                     Vector<T, kSize> (&corners)[4]) {
+  const char* const bytes = reinterpret_cast<const char*>(input);
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     corners[k] = Vector<T, kSize>();
-    if (record.corner[k] >= 0)
-      corners[k] = Vector<T, kSize>::load(input + int64_t(record.corner[k]) * channels);
+    const int32_t corner = record.corner[k];
+    if (corner >= 0)  // in one multiplication with a sum, of 32 bits to 64
+      corners[k] = Vector<T, kSize>::load(
+          reinterpret_cast<const T*>(bytes + uint64_t(uint32_t(corner)) * pitch));
   }
 }
 

@@ -50,23 +50,25 @@ __global__ void __launch_bounds__(kThreads)
     scatter_kernel(const Samples<T> s, const InputGradient<T> to, int lane_bits, uint32_t works,
                    const T* __restrict__ columns) {
   using Sum = at::opmath_type<T>;
-  __shared__ Place places[kPlaces];
+  __shared__ Begin begins[kPlaces];
+  __shared__ uint32_t images[kPlaces];
   __shared__ Record<Sum> records[kTaps * kPlaces];
   const Geometry& g = s.geometry;
-  const int lanes = 1 << lane_bits, lane = threadIdx.x & (lanes - 1);
-  const int32_t group_channels = g.channels / g.offset_groups;
+  const Part part(lane_bits);
+  const int32_t group_channels = g.channels / g.offset_groups, of_tap = g.channels / g.groups;
   const int64_t pixels = int64_t(g.height) * g.width;
   bool wild = false;  // an addend that is not finite
   for (uint32_t work = blockIdx.y; work < works; work += gridDim.y) {
     const uint32_t first_tap = work / g.offset_groups * kTaps;
     const uint32_t offset_group = work % g.offset_groups;
-    const int taps = make_records<kTaps>(s, first_tap, offset_group, places, records);
-    for (int r = threadIdx.x >> lane_bits; r < taps * kPlaces; r += kThreads >> lane_bits) {
-      const Place& at = places[r % kPlaces];
-      if (at.position == kNowhere) continue;
+    if (threadIdx.x < kPlaces) images[threadIdx.x] = place_of(s, blockIdx.x, threadIdx.x).image;
+    const int taps = make_records<kTaps>(s, first_tap, offset_group, begins, records);
+    for (int r = part.first; r < taps * kPlaces; r += part.parts) {
+      const int64_t begin = begins[r % kPlaces].column;
+      if (begin < 0) continue;
       const Record<Sum>& record = records[r];
-      const T* const column = columns + column_index(g, at.position, first_tap + r / kPlaces);
-      for (int32_t c = lane * kAdded; c < group_channels; c += lanes * kAdded) {
+      const T* const column = columns + begin + int64_t(first_tap + r / kPlaces) * of_tap;
+      for (int32_t c = part.lane * kAdded; c < group_channels; c += part.lanes * kAdded) {
         const int32_t channel = offset_group * group_channels + c;
         const auto entries =
             *reinterpret_cast<const Entries<T, kAdded>*>(column + column_of(g, channel));
@@ -76,7 +78,8 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
         for (int k = 0; k < 4; ++k) {
           if (record.corner[k] < 0) continue;
-          const int64_t index = (at.image * pixels + record.corner[k]) * g.channels + channel;
+          const int64_t pixel = images[r % kPlaces] * pixels + record.corner[k];
+          const int64_t index = pixel * g.channels + channel;
           if constexpr (kFixed) {
             wild |= !add_fixed(static_cast<unsigned long long*>(to.sums) + index,
                                record.weight[k] * grad[0] * to.fixed[0]);

@@ -30,16 +30,13 @@ struct alignas(16) Slots {
 };
 constexpr int32_t kNone = -1, kFirst = -2;
 
-// Rows are counted through the images of the block, so that a patch over two of them has one
-// window.
+// Rows are counted through the images of the block, so that a patch over two of them has one window.
 struct Window {
   int32_t top, left;
-
-  __device__ int32_t slot(int32_t row, int32_t column) const {
-    const int32_t y = row - top, x = column - left;
-    const bool inside = uint32_t(y) < uint32_t(kSide) && uint32_t(x) < uint32_t(kSide);
-    return inside ? y * kSide + x : kNone;
-  }
+  // Rows whose sums count. Of a patch in one image those of the image: what is added for corners
+  // outside of the map stays in the window, and needs no check.
+  int32_t first_row, last_row;
+  bool one_image;
 };
 
 // The kernel's reach over a patch, in pixels of the input, with the corner behind the last sample.
@@ -48,35 +45,48 @@ __host__ __device__ inline int32_t reach(int32_t stride, int32_t kernel, int32_t
 }
 
 template <typename T>
-__device__ inline Window window_of(const Samples<T>& s) {
+__device__ inline Window window_of(const Samples<T>& s, uint32_t last_image) {
   const Geometry& g = s.geometry;
   const Place first = place_of(s, blockIdx.x, 0);  // of every patch there is
   const int32_t spare_y = kSide - reach(g.stride_h, g.kernel_h, g.dilation_h);
   const int32_t spare_x = kSide - reach(g.stride_w, g.kernel_w, g.dilation_w);
-  return {
-      int32_t(first.image) * g.height + int32_t(first.y) * g.stride_h - g.pad_h - (spare_y + 1) / 2,
-      int32_t(first.x) * g.stride_w - g.pad_w - (spare_x + 1) / 2};
+  Window window;
+  window.top = int32_t(first.image) * g.height + int32_t(first.y) * g.stride_h - g.pad_h -
+               (spare_y + 1) / 2;
+  window.left = int32_t(first.x) * g.stride_w - g.pad_w - (spare_x + 1) / 2;
+  window.first_row = int32_t(first.image) * g.height;
+  window.last_row = int32_t(last_image + 1) * g.height - 1;
+  window.one_image = first.image == last_image;
+  return window;
 }
 
+// Returns the first corner's pixel of the window where the corners need no check, else -1.
 template <typename T>
-__device__ inline void make_drop(const Samples<T>& s, const Window& window, uint32_t place,
-                                 uint32_t tap, uint32_t offset_group, Weights* weights,
-                                 Slots* slots) {
+__device__ inline int32_t make_drop(const Samples<T>& s, const Window& window, const Place& at,
+                                    uint32_t tap, uint32_t offset_group, Weights* weights,
+                                    Slots* slots) {
   *weights = {}, *slots = {kNone, kNone, kNone, kNone};
-  const Place at = place_of(s, blockIdx.x, place);
-  if (at.position == kNowhere) return;
+  if (at.position == kNowhere) return -1;
   const Geometry& g = s.geometry;
   Record<float> record;
-  locate(s, at, tap, offset_group, &record);
+  const Point<float> point = locate(s, at, tap, offset_group, &record);
+  if (point.top == kFar) return -1;
+  const int32_t row = int32_t(at.image) * g.height + point.top;
+  const int32_t y = row - window.top, x = point.left - window.left;
+  bool all = true;  // in the map
 #pragma unroll
   for (int k = 0; k < 4; ++k) {
     weights->of[k] = record.weight[k];
+    all &= record.corner[k] >= 0;
     if (record.corner[k] < 0) continue;
-    const int32_t row = record.corner[k] / g.width, column = record.corner[k] % g.width;
-    const int32_t of_block = int32_t(at.image) * g.height + row;
-    const int32_t slot = window.slot(of_block, column);
-    slots->of[k] = slot >= 0 ? slot : kFirst - (of_block * g.width + column);
+    const bool inside =
+        uint32_t(y + k / 2) < uint32_t(kSide) && uint32_t(x + k % 2) < uint32_t(kSide);
+    slots->of[k] = inside ? (y + k / 2) * kSide + x + k % 2
+                          : kFirst - int32_t(at.image * uint32_t(g.height * g.width) +
+                                             record.corner[k]);
   }
+  const bool inside = uint32_t(y) < uint32_t(kSide - 1) && uint32_t(x) < uint32_t(kSide - 1);
+  return inside && (all || window.one_image) ? y * kSide + x : -1;
 }
 
 // Grid (patches, slices of 32 channels of the offset groups), blocks of one warp. kVectors: the
@@ -88,7 +98,7 @@ __global__ void __launch_bounds__(kLanesOfWarp)
   __shared__ float pixels[kSide * kSide][kLanesOfWarp];
   __shared__ Weights weights[kPlaces];
   __shared__ Slots slots[kPlaces];
-  // Of each place: the first corner's slot where all four are in the window, as most are; else -1.
+  // Of each place, as most are: the first corner's pixel where the corners need no check; else -1.
   __shared__ Slots starts[kPlaces / 4];
   const Geometry& g = s.geometry;
   const int lane = threadIdx.x;
@@ -100,7 +110,17 @@ __global__ void __launch_bounds__(kLanesOfWarp)
                 channel = first_channel + lane;
   float* const mine = &pixels[0][lane];
   for (int i = 0; i < kSide * kSide; ++i) mine[i * kLanesOfWarp] = 0.f;
-  const Window window = window_of(s);
+  // A lane makes the drops of two places, in the upper and in the lower half of the patch.
+  const Place places[2] = {place_of(s, blockIdx.x, lane),
+                           place_of(s, blockIdx.x, lane + kLanesOfWarp)};
+  uint32_t last_image = 0;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (places[half].position != kNowhere) last_image = places[half].image;
+  }
+  for (int distance = kLanesOfWarp / 2; distance > 0; distance /= 2)
+    last_image = max(last_image, __shfl_xor_sync(0xffffffffu, last_image, distance));
+  const Window window = window_of(s, last_image);
   // Places in the order of the segment's rows: a row of the patch is consecutive.
   const uint32_t row = blockIdx.x / s.patches_across * kPatch;
   const uint32_t column = blockIdx.x % s.patches_across * kPatch;
@@ -112,11 +132,11 @@ __global__ void __launch_bounds__(kLanesOfWarp)
   const uint32_t taps = g.kernel_h * g.kernel_w;
   for (uint32_t tap = 0; tap < taps; ++tap) {
     __syncwarp();
-    for (int place = lane; place < kPlaces; place += kLanesOfWarp) {
-      make_drop(s, window, place, tap, offset_group, &weights[place], &slots[place]);
-      const int32_t start = slots[place].of[0];
-      const bool all = start >= 0 && slots[place].of[3] == start + kSide + 1;
-      starts[place / 4].of[place % 4] = all ? start : -1;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int place = lane + half * kLanesOfWarp;
+      starts[place / 4].of[place % 4] =
+          make_drop(s, window, places[half], tap, offset_group, &weights[place], &slots[place]);
     }
     __syncwarp();
     const T* from = of_channel + int64_t(tap) * (g.channels / g.groups);
@@ -166,24 +186,32 @@ __global__ void __launch_bounds__(kLanesOfWarp)
     }
   }
   __syncwarp();
-  // Pixels that no sample met are 0, also those outside the map.
+  // Pixels that no sample met are 0.
+  const auto counts = [&](int i) {
+    const int32_t row = window.top + i / kSide, column = window.left + i % kSide;
+    return row >= window.first_row && row <= window.last_row && uint32_t(column) < uint32_t(g.width);
+  };
   if constexpr (kVectors) {
     constexpr int kAcross = kLanesOfWarp / 4;  // lanes of a pixel
     const int part = lane % kAcross * 4;
     if (begin + part >= group_channels) return;
-    for (int i = lane / kAcross; i < kSide * kSide; i += kLanesOfWarp / kAcross) {
+    constexpr int kAtOnce = kLanesOfWarp / kAcross;
+    static_assert(kSide * kSide % (7 * kAtOnce) == 0);
+#pragma unroll 7
+    for (int round = 0; round < kSide * kSide / kAtOnce; ++round) {
+      const int i = lane / kAcross + round * kAtOnce;
       float value[4];
       bool any = false;
 #pragma unroll
       for (int j = 0; j < 4; ++j) value[j] = pixels[i][part + j], any |= value[j] != 0.f;
       const int64_t pixel = int64_t(window.top + i / kSide) * g.width + window.left + i % kSide;
-      if (any) fa::cuda::add_vector(sums + pixel * g.channels + first_channel + part, value);
+      if (any && counts(i)) fa::cuda::add_vector(sums + pixel * g.channels + first_channel + part, value);
     }
   } else {
     for (int i = 0; i < kSide * kSide; ++i) {
       const float value = mine[i * kLanesOfWarp];
       const int64_t pixel = int64_t(window.top + i / kSide) * g.width + window.left + i % kSide;
-      if (active && value != 0.f) atomicAdd(sums + pixel * g.channels + channel, value);
+      if (active && value != 0.f && counts(i)) atomicAdd(sums + pixel * g.channels + channel, value);
     }
   }
 }

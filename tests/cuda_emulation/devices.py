@@ -3,8 +3,10 @@
 Not collected by itself: tools/emulate.sh runs it beside tests/ops.
 """
 
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +22,7 @@ DEVICES = ["9.0", "8.0", "8.9", "7.5"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 # Maps wider and narrower than the kernels' patches, of sizes that are and are not multiples of a vector.
+CHUNK = "256"  # positions: several chunks of whole rows, whose patches have windows
 KINDS = {
     "whole patches": {"c": 64, "o": 16, "size": (16, 32)},
     "parts of patches": {"c": 72, "o": 8, "size": (11, 30)},
@@ -57,10 +60,75 @@ def test_values_and_gradients(
     device: str, dtype: torch.dtype, memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FA_EMULATION_DEVICE", device)
-    for kind in KINDS if device == "9.0" else ["parts of patches"]:
+    monkeypatch.setenv("FA_CUDA_CHUNK", CHUNK)
+    every = device == "9.0" and dtype != torch.float64  # tests/ops runs in float64
+    for kind in KINDS if every else ["parts of patches"]:
         case = make(kind, dtype, memory_format)
         output, found = gradients(deform_conv2d, case)
         assert_right(case, dtype, [output, *found])
+
+
+def kernels_of(case: Case, log: Path, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The kernels that forward and backward launch, by name, those of the scatter with their template arguments."""
+    with monkeypatch.context() as patched:
+        patched.setenv("FA_EMULATION_LOG", str(log))
+        gradients(deform_conv2d, case)
+    launches = [json.loads(line) for line in log.read_text().splitlines()]
+    log.unlink()
+    names = {launch["kernel"].partition("<")[0]: launch["caller"].partition("[with ")[2] for launch in launches}
+    return {name + (f" {text}" if name in ("scatter_kernel", "window_kernel") else "") for name, text in names.items()}
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "kernel", "words"),
+    [
+        ("9.0", torch.bfloat16, "window_kernel", "kVectors = true"),
+        ("8.0", torch.bfloat16, "window_kernel", "kVectors = false"),
+        ("8.9", torch.float32, "scatter_kernel", "kAdded = 1; bool kFixed = false"),
+        ("9.0", torch.float64, "scatter_kernel", "kAdded = 1; bool kFixed = false"),
+        ("9.0", "memory", "scatter_kernel", "kAdded = 4; bool kFixed = false"),
+        ("9.0", "deterministic", "scatter_kernel", "kAdded = 1; bool kFixed = true"),
+    ],
+)
+def test_each_device_runs_the_kernels_that_it_should(
+    device: str, dtype: torch.dtype | str, kernel: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FA_EMULATION_DEVICE", device)
+    monkeypatch.setenv("FA_CUDA_CHUNK", CHUNK)
+    if dtype == "memory":
+        monkeypatch.setenv("FA_CUDA_SCATTER", "memory")
+    torch.use_deterministic_algorithms(dtype == "deterministic")
+    try:
+        case = make("whole patches", torch.float32 if isinstance(dtype, str) else dtype, torch.contiguous_format)
+        launched = kernels_of(case, tmp_path / "log", monkeypatch)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    (scatter,) = (text for text in launched if text.startswith(("scatter", "window")))
+    assert scatter.startswith(kernel) and words in scatter
+    assert launched - {scatter} == {"planes_to_rows_kernel", "rows_to_planes_kernel", "columns_kernel", "points_kernel"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sums_in_memory_by_vectors(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FA_CUDA_SCATTER", "memory")
+    case = make("parts of patches", dtype, torch.contiguous_format)
+    output, found = gradients(deform_conv2d, case)
+    assert_right(case, dtype, [output, *found])
+
+
+@pytest.mark.parametrize("number", ["1", "7", "64", "100000"])
+def test_any_size_of_chunk(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FA_CUDA_CHUNK", number)
+    case = make("narrow", torch.bfloat16, torch.contiguous_format)
+    output, found = gradients(deform_conv2d, case)
+    assert_right(case, torch.bfloat16, [output, *found])
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "many", "1e3", "2000000"])
+def test_a_chunk_of_no_size_is_refused(number: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FA_CUDA_CHUNK", number)
+    with pytest.raises(ValueError, match=f"FA_CUDA_CHUNK={number} is no number of positions"):
+        deform_conv2d(*make_case().arguments())
 
 
 @pytest.fixture
