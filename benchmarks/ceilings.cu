@@ -1,5 +1,6 @@
-// Reductions into memory for benchmarks/gpu_ceilings.py: every thread adds 16 bytes, to neighbouring
-// addresses in a warp, once for each pass over the sums. By a vector (sm_90) or four single ones.
+// Reductions into memory for benchmarks/gpu_ceilings.py: every thread adds 16 bytes, to
+// neighbouring addresses in a warp, once for each pass over the sums. By a vector (sm_90) or four
+// single ones.
 #include <cuda_runtime.h>
 
 namespace {
@@ -15,7 +16,8 @@ __global__ void reduce(float* sums, long count, int passes) {
                      : "memory");
 #endif
       } else {
-        const long warp = i / 32 * 32, lane = i % 32;  // as a warp's lanes: one float each, side by side
+        const long warp = i / 32 * 32,
+                   lane = i % 32;  // as a warp's lanes: one float each, side by side
         for (int j = 0; j < 4; ++j) atomicAdd(sums + 4 * warp + 32 * j + lane, 1.f);
       }
     }

@@ -8,14 +8,16 @@
 namespace fa::deform::cuda {
 namespace {
 
-constexpr int kTaps = 2;  // a block's: all channels of their records meet in it; of 3 registers spill
+constexpr int kTaps =
+    2;  // a block's: all channels of their records meet in it; with 3 registers spill
 constexpr int kRecords = kTaps * kPlaces;
 // Records of one part of a warp, whose dots stay in its registers over all channels.
 constexpr int kRounds = kRecords * kLanes / kThreads;
 static_assert(kRecords <= kThreads, "a thread writes one record's gradients");
 
+// A multiprocessor, at least. With 3 the vectors of half precision spill a register.
 template <typename T>
-constexpr int kBlocks = sizeof(T) == 8 ? 2 : 3;  // a multiprocessor, at least
+constexpr int kBlocks = sizeof(T) == 4 ? 3 : 2;
 
 // Grid (patches, offset groups times batches of kTaps taps), the second one looped over. Every
 // thread takes part in all rounds, for the shuffles.
@@ -49,15 +51,18 @@ __global__ void __launch_bounds__(kThreads, kBlocks<T>)
         const auto packed_grad = Vector<T, kSize>::load(column);
         Vector<T, kSize> corners[4];
         load_corners(s.input + begin.input + channel, pitch, record, corners);
-        Sum grad[kSize], sample[kSize] = {};
+        Sum grad[kSize], sample[kSize] = {}, corner[4][kSize];
         packed_grad.unpack(grad);
 #pragma unroll
-        for (int k = 0; k < 4; ++k) {
-          Sum corner[kSize];
-          corners[k].unpack(corner);
+        for (int k = 0; k < 4; ++k) corners[k].unpack(corner[k]);
+        // An entry after the other, so that few are unpacked at a time: registers are scarce.
 #pragma unroll
-          for (int j = 0; j < kSize; ++j) dot[round][k] += corner[j] * grad[j];
-          add_corner(record.weight[k], corner, sample);
+        for (int j = 0; j < kSize; ++j) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            dot[round][k] += corner[k][j] * grad[j];
+            sample[j] += record.weight[k] * corner[k][j];
+          }
         }
         if (to.columns) Vector<T, kSize>::pack(sample).store(column);
       }

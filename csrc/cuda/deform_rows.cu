@@ -6,7 +6,7 @@
 #include <c10/cuda/CUDAException.h>
 
 #include "cuda/deform_sample.cuh"
-#include "cuda/deform_vector.cuh"
+#include "cuda/deform_tile.cuh"
 
 namespace fa::deform::cuda {
 namespace {
@@ -33,39 +33,6 @@ __device__ inline at::opmath_type<T> unscaled(From value, const at::opmath_type<
 }
 
 // ---- vectors: the positions of a channel lie side by side
-
-constexpr int kVectors = 8;  // a line of a tile, 128 bytes
-constexpr int kLinesAtOnce = kThreads / kVectors;
-
-// A square of entries, written by lines and read by columns. Vectors are permuted within a line so
-// that the lanes of a warp meet in no bank either way.
-template <typename T>
-struct alignas(16) Tile {
-  static constexpr int kSize = kVectorSize<T>, kSide = kVectors * kSize;
-  static constexpr int kSteps = (kSide + kLinesAtOnce - 1) / kLinesAtOnce;
-  // Of float64 there are fewer lines than a block has threads for.
-  static constexpr bool kAll = kSide % kLinesAtOnce == 0;
-  T entries[kSide][kSide];
-
-  __device__ void set(int line, int vector, const Vector<T, kSize>& values) {
-    T* const to = &entries[line][(vector ^ line / kSize % kVectors) * kSize];
-    fa::cuda::store_shared_vector(to, values.words);
-  }
-  // Entries [vector * kSize, ... + kSize) of a column.
-  __device__ Vector<T, kSize> column(int index, int vector) const {
-    T of_column[kSize];
-#pragma unroll
-    for (int j = 0; j < kSize; ++j) {
-      of_column[j] = entries[vector * kSize + j][(index / kSize ^ vector) * kSize + index % kSize];
-    }
-    return Vector<T, kSize>::gather(of_column);
-  }
-};
-
-template <typename T>
-__device__ inline bool is_line(int line) {
-  return Tile<T>::kAll || line < Tile<T>::kSide;
-}
 
 template <typename T>
 __global__ void __launch_bounds__(kThreads)

@@ -99,9 +99,9 @@ __device__ inline Point<Sum> locate(const Samples<T>& s, const Place& at, uint32
   return point;
 }
 
-// The places and the records of taps [first_tap, first_tap + kTaps) of a block's patch, (tap, place);
-// the block waits until they are there. Returns how many of the taps there are. A thread makes those
-// of one place, which takes divisions.
+// The places and the records of taps [first_tap, first_tap + kTaps) of a block's patch, (tap,
+// place); the block waits until they are there. Returns how many of the taps there are. A thread
+// makes those of one place, which takes divisions.
 template <int kTaps, typename T, typename Sum = at::opmath_type<T>>
 __device__ inline int make_records(const Samples<T>& s, uint32_t first_tap, uint32_t offset_group,
                                    Begin (&begins)[kPlaces],

@@ -30,7 +30,8 @@ struct alignas(16) Slots {
 };
 constexpr int32_t kNone = -1, kFirst = -2;
 
-// Rows are counted through the images of the block, so that a patch over two of them has one window.
+// Rows are counted through the images of the block, so that a patch over two of them has one
+// window.
 struct Window {
   int32_t top, left;
   // Rows whose sums count. Of a patch in one image those of the image: what is added for corners
@@ -51,8 +52,8 @@ __device__ inline Window window_of(const Samples<T>& s, uint32_t last_image) {
   const int32_t spare_y = kSide - reach(g.stride_h, g.kernel_h, g.dilation_h);
   const int32_t spare_x = kSide - reach(g.stride_w, g.kernel_w, g.dilation_w);
   Window window;
-  window.top = int32_t(first.image) * g.height + int32_t(first.y) * g.stride_h - g.pad_h -
-               (spare_y + 1) / 2;
+  window.top =
+      int32_t(first.image) * g.height + int32_t(first.y) * g.stride_h - g.pad_h - (spare_y + 1) / 2;
   window.left = int32_t(first.x) * g.stride_w - g.pad_w - (spare_x + 1) / 2;
   window.first_row = int32_t(first.image) * g.height;
   window.last_row = int32_t(last_image + 1) * g.height - 1;
@@ -81,9 +82,9 @@ __device__ inline int32_t make_drop(const Samples<T>& s, const Window& window, c
     if (record.corner[k] < 0) continue;
     const bool inside =
         uint32_t(y + k / 2) < uint32_t(kSide) && uint32_t(x + k % 2) < uint32_t(kSide);
-    slots->of[k] = inside ? (y + k / 2) * kSide + x + k % 2
-                          : kFirst - int32_t(at.image * uint32_t(g.height * g.width) +
-                                             record.corner[k]);
+    slots->of[k] =
+        inside ? (y + k / 2) * kSide + x + k % 2
+               : kFirst - int32_t(at.image * uint32_t(g.height * g.width) + record.corner[k]);
   }
   const bool inside = uint32_t(y) < uint32_t(kSide - 1) && uint32_t(x) < uint32_t(kSide - 1);
   return inside && (all || window.one_image) ? y * kSide + x : -1;
@@ -189,7 +190,8 @@ __global__ void __launch_bounds__(kLanesOfWarp)
   // Pixels that no sample met are 0.
   const auto counts = [&](int i) {
     const int32_t row = window.top + i / kSide, column = window.left + i % kSide;
-    return row >= window.first_row && row <= window.last_row && uint32_t(column) < uint32_t(g.width);
+    return row >= window.first_row && row <= window.last_row &&
+           uint32_t(column) < uint32_t(g.width);
   };
   if constexpr (kVectors) {
     constexpr int kAcross = kLanesOfWarp / 4;  // lanes of a pixel
@@ -205,13 +207,15 @@ __global__ void __launch_bounds__(kLanesOfWarp)
 #pragma unroll
       for (int j = 0; j < 4; ++j) value[j] = pixels[i][part + j], any |= value[j] != 0.f;
       const int64_t pixel = int64_t(window.top + i / kSide) * g.width + window.left + i % kSide;
-      if (any && counts(i)) fa::cuda::add_vector(sums + pixel * g.channels + first_channel + part, value);
+      if (any && counts(i))
+        fa::cuda::add_vector(sums + pixel * g.channels + first_channel + part, value);
     }
   } else {
     for (int i = 0; i < kSide * kSide; ++i) {
       const float value = mine[i * kLanesOfWarp];
       const int64_t pixel = int64_t(window.top + i / kSide) * g.width + window.left + i % kSide;
-      if (active && value != 0.f && counts(i)) atomicAdd(sums + pixel * g.channels + channel, value);
+      if (active && value != 0.f && counts(i))
+        atomicAdd(sums + pixel * g.channels + channel, value);
     }
   }
 }
