@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import torch
+from common import interleave, time_by_clock
 
 
 def time_by_events(case: Callable[[], object]) -> float:
@@ -14,6 +15,33 @@ def time_by_events(case: Callable[[], object]) -> float:
     end.record()
     end.synchronize()
     return start.elapsed_time(end)
+
+
+def timed(
+    cases: dict[str, Callable[[], object]], options, around: Callable[[Callable], Callable] | None = None
+) -> dict[str, list[float]]:
+    """ms a case, round by round: of events on a GPU, by the clock where the command is tried on a CPU.
+
+    Args:
+        options: with ``device``, ``repeats`` and ``seconds`` of benchmarks/gpu.py.
+        around: a timer made of the usual one, as :func:`cold`.
+    """
+    timer = time_by_events if options.device == "cuda" else time_by_clock
+    return interleave(cases, options.repeats, options.seconds, around(timer) if around else timer)
+
+
+def cold(device: str) -> Callable[[Callable], Callable]:
+    """Timers that first write 256 MiB, so that the L2 cache holds nothing of the call's."""
+    large = torch.empty(2**28 if device == "cuda" else 2**20, dtype=torch.uint8, device=device)
+
+    def around(timer: Callable) -> Callable:
+        def run(case: Callable[[], object]) -> float:
+            large.zero_()
+            return timer(case)
+
+        return run
+
+    return around
 
 
 def graphed(case: Callable[[], object], device: str) -> Callable[[], object]:

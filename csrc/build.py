@@ -24,6 +24,8 @@ from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtensio
 ROOT = Path(__file__).resolve().parent.parent
 # Compute capability -> first CUDA toolkit release that can compile for it.
 ARCHITECTURES = {"7.5": (10, 0), "8.0": (11, 0), "8.6": (11, 1), "8.9": (11, 8), "9.0": (11, 8), "12.0": (12, 8)}
+# PTX, which a card compiles at load time, of the last one, for newer cards, and of these: 10.x and 11.x have no entry.
+WITH_PTX = ("9.0",)
 DEFAULT_TOOLKIT = "/usr/local/cuda"
 
 
@@ -86,11 +88,23 @@ def _cuda() -> tuple[Path, str] | None:
             raise BuildError(f"FA_CUDA=1, but {error}") from None
         print(f"fa_detectron: building the CPU operators only: {error}")
         return None
-    default = [name for name, first in ARCHITECTURES.items() if release >= first]
-    default[-1] += "+PTX"  # newer cards compile the last one at load time
+    names = [name for name, first in ARCHITECTURES.items() if release >= first]
+    default = [name + ("+PTX" if name in (*WITH_PTX, names[-1]) else "") for name in names]
     archs = os.environ.get("TORCH_CUDA_ARCH_LIST") or ";".join(default)
     print(f"fa_detectron: building the CPU and CUDA operators with {root} for {archs}")
     return root, archs
+
+
+def _compiled_architectures() -> str:
+    """What TORCH_CUDA_ARCH_LIST comes to, as numbers: it may name cards ("Hopper") or say "native"."""
+    from torch.utils import cpp_extension
+
+    names: dict[str, str] = {}
+    for flag in cpp_extension._get_cuda_arch_flags():
+        if found := re.fullmatch(r"-gencode=arch=compute_(\d+)(\d[af]?),code=(sm|compute)_\w+", flag):
+            name = f"{found[1]}.{found[2]}"
+            names[name] = name + "+PTX" if found[3] == "compute" else names.get(name, name)
+    return ";".join(names.values())
 
 
 def _toolkit_include_dirs(root: Path) -> list[str]:
@@ -141,7 +155,7 @@ def extensions() -> list:
         patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"]
         macros[1:] = [
             ("FA_BUILD_CUDA", f'"{torch.version.cuda}"'),
-            ("FA_BUILD_ARCHS", f'"{archs}"'),
+            ("FA_BUILD_ARCHS", f'"{_compiled_architectures()}"'),
             ("FA_WITH_CUDA", "1"),
         ]
         flags["nvcc"] = ["-O3", "-std=c++17", "--expt-relaxed-constexpr", "-Xptxas", "-v"]

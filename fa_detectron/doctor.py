@@ -113,21 +113,6 @@ def check_detectron2() -> list[Finding]:
     return [Finding("detectron2", f"{version}, {origin}, {native}")]
 
 
-def architectures_fit(archs: str, capability: tuple[int, int]) -> bool:
-    """Whether code compiled for ``archs`` (as TORCH_CUDA_ARCH_LIST writes them) runs on a card.
-
-    Machine code runs on its own major capability from its minor one on; PTX (+PTX) on any later capability.
-    """
-    for entry in filter(None, re.split(r"[;\s]+", archs)):
-        number = re.match(r"(\d+)\.(\d+)", entry)
-        if number is None:
-            continue
-        compiled = (int(number[1]), int(number[2]))
-        if compiled <= capability and (compiled[0] == capability[0] or entry.endswith("+PTX")):
-            return True
-    return False
-
-
 def _native_operators() -> dict[str, list[str]]:
     """Names of our registered operators with a kernel of their own, by dispatch key."""
     import torch
@@ -163,13 +148,10 @@ def check_native() -> list[Finding]:
     text = ", ".join(operators["CUDA"]) or "none"
     findings.append(Finding("  on CUDA", f"{text} (CUDA {status.cuda_version}; {status.cuda_archs})"))
     for index in range(torch.cuda.device_count() if cuda else 0):
-        major, minor = torch.cuda.get_device_capability(index)
-        if not architectures_fit(status.cuda_archs, (major, minor)):
-            text = f"GPU {index} is {major}.{minor}, the operators are compiled for {status.cuda_archs}"
-            remedy = (
-                f"TORCH_CUDA_ARCH_LIST={major}.{minor} pip install -e . --no-build-isolation; until then FA_NO_NATIVE=1"
-            )
-            findings.append(Finding("  on CUDA", text, remedy, fatal=True))
+        if lack := native.lacks_code_for(index):
+            major, minor = torch.cuda.get_device_capability(index)
+            remedy = f"TORCH_CUDA_ARCH_LIST={major}.{minor} pip install -e . --no-build-isolation"
+            findings.append(Finding("  on CUDA", f"plain PyTorch runs instead: {lack}", remedy))
     return findings
 
 

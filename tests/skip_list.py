@@ -36,6 +36,14 @@ def _no_cuda_operators() -> bool:
     return not _no_cuda() and not native.status().cuda_version
 
 
+def _no_cuda_build() -> bool:
+    import importlib.util
+
+    from fa_detectron.ops import native
+
+    return not native.status().cuda_version or importlib.util.find_spec("triton") is None
+
+
 def _no_objdump() -> bool:
     return not _no_native() and shutil.which("objdump") is None
 
@@ -51,6 +59,7 @@ CONDITIONS: dict[str, Callable[[], bool]] = {
     "four-gpus": _four_gpus,
     "no-native": _no_native,
     "no-cuda-operators": _no_cuda_operators,
+    "no-cuda-build": _no_cuda_build,
     "no-objdump": _no_objdump,
     "no-compiler": _no_compiler,
 }

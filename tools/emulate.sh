@@ -10,11 +10,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/sanitizers.sh
 find_python "${1:-}"
 [ "$#" -gt 0 ] && shift
-[ "$#" -gt 0 ] || set -- tests/ops
+[ "$#" -gt 0 ] || set -- tests/ops tests/cuda_emulation/devices.py
 # Fresh memory holds ones, which are no number: what is read before it is written shows.
 asan_options="malloc_fill_byte=255:max_malloc_fill_size=67108864"
 root="$PWD"
 status=0
+export FA_CUDA_CHUNK="${FA_CUDA_CHUNK:-48}"  # positions: small tests go through many chunks, one a patch and more
 for sanitizer in ${SANITIZERS:-address thread}; do
     case "$sanitizer" in
         address) flags=address,undefined libraries="libasan libubsan" ;;

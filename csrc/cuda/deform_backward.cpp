@@ -1,12 +1,11 @@
 // Backward of the deformable convolution on CUDA: a chunk's gradient by the columns, which one
-// kernel turns into the gradients by input, offsets and mask and replaces by the columns, then the
-// product with those for the weight's gradient.
+// kernel adds to the input's gradient and another turns into the gradients by offsets and mask and
+// replaces by the columns, then the product with those for the weight's gradient.
 #include <ATen/Context.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/linalg_vector_norm.h>
 #include <ATen/ops/stack.h>
 #include <ATen/ops/zeros.h>
-#include <ATen/ops/zeros_like.h>
 
 #include <algorithm>
 #include <limits>
@@ -31,10 +30,11 @@ bool needs_sums(const Level& level, bool fixed) {
 }
 
 // (2) in the compute type: the power of two by which the addends of the level's grad_input are
-// scaled before they are rounded to integers, and 0, which the kernel replaces by NaN where an
-// addend is not finite. No sum overflows, and nothing waits for the host: an addend is at most
-// (largest gradient) * (largest sum of a weight's column over the outputs) * (largest mask), and a
-// pixel has at most one of each tap and position of its image.
+// scaled before they are rounded to integers, and 0, or NaN where a gradient, weight or mask is not
+// finite; the kernel makes it NaN where an addend is not finite, as products in float16 may be. No
+// sum overflows, and nothing waits for the host: an addend is at most (largest gradient) * (largest
+// sum of a weight's column over the outputs) * (largest mask), and a pixel has at most one of each
+// tap and position of its image.
 Tensor fixed_scale(const Level& level, const Tensor& weight) {
   const Arguments& a = level.arguments;
   const auto largest = [](const Tensor& tensor) {
@@ -47,7 +47,7 @@ Tensor fixed_scale(const Level& level, const Tensor& weight) {
   const at::ScalarType type = compute_type(weight);
   const double most = type == at::kDouble ? 1000 : 126;
   const Tensor power = bound.log2().neg().add(61).floor().clamp(-most, most).exp2().to(type);
-  return at::stack({power, at::zeros_like(power)});
+  return at::stack({power, (bound - bound).to(type)});
 }
 
 // One pass over all chunks, block by block.
@@ -68,7 +68,7 @@ class Backward {
       const int64_t of_input = are_rows_each(level.input) ? 0 : weight.element_size();
       const int64_t of_sums =
           needs_sums(level, fixed_) ? (fixed_ ? 8 : c10::elementSize(compute_type(weight))) : 0;
-      sizes.push_back({a.batch, a.out_height * a.out_width, image * std::max(of_input, of_sums)});
+      sizes.push_back({a.batch, a.out_height, a.out_width, image * std::max(of_input, of_sums)});
       wants_points_ = wants_points_ || wants_points(level);
       if (level.grad_input.defined() && !needs_sums(level, fixed_)) level.grad_input.zero_();
     }
@@ -129,16 +129,23 @@ class Backward {
     const Level& level = level_of(segment);
     const Samples<T> samples = samples_of<T>(level, block, segment, input_);
     T* columns = columns_.mutable_data_ptr<T>() + segment.row * row_;
-    if (!wants_points_) return launch_columns(samples, columns);
     using Sum = at::opmath_type<T>;
-    PointGradients<T> to;
-    to.input = sums_.defined() ? sums_.mutable_data_ptr() : nullptr;
-    const Tensor& scale = scales_[block.level];
-    to.fixed = scale.defined() ? scale.mutable_data_ptr<Sum>() : nullptr;
-    to.offset = map_of<Sum>(level.grad_offset, block.first_image);
-    to.mask = map_of<Sum>(level.grad_mask, block.first_image);
-    to.columns = grad_weight_.defined();
-    launch_points(samples, to, columns);
+    if (sums_.defined()) {
+      const Tensor& scale = scales_[block.level];
+      launch_scatter<T>(
+          samples,
+          {sums_.mutable_data_ptr(), scale.defined() ? scale.mutable_data_ptr<Sum>() : nullptr},
+          columns);
+    }
+    if (level.grad_offset.defined() || level.grad_mask.defined()) {
+      PointGradients<T> to;
+      to.offset = map_of<Sum>(level.grad_offset, block.first_image);
+      to.mask = map_of<Sum>(level.grad_mask, block.first_image);
+      to.columns = grad_weight_.defined();
+      launch_points(samples, to, columns);
+    } else if (grad_weight_.defined()) {
+      launch_columns(samples, columns);
+    }
   }
 
   // Makes a block's input and the sums of its gradient, (images, H, W, C).

@@ -34,6 +34,8 @@ Samples<T> samples_of(const Level& level, const Block& block, const Segment& seg
   g.pad_h = a.pad_h, g.pad_w = a.pad_w, g.dilation_h = a.dilation_h, g.dilation_w = a.dilation_w;
   g.mask_is_logit = level.mask_is_logit;
   samples.positions = positions_of(segment, a);
+  const bool whole_rows = segment.first % a.out_width == 0 && segment.count % a.out_width == 0;
+  samples.patches_across = whole_rows ? (a.out_width + 7) / 8 : 0;
   samples.input = static_cast<const T*>(input.data);
   samples.input_image = input.image_stride;
   samples.offset = map_of<const Sum>(level.offset, block.first_image);

@@ -8,14 +8,21 @@
 
 namespace fa::deform::cuda {
 
-// Bytes of columns that exist at a time. They stay in the L2 cache (A100 40 MB, H100 50 MB, RTX
-// 4090 72 MB) between the kernel that makes them and the product that reads them, and are many
-// enough to fill such a device: 7,281 positions of a 3x3 kernel over 256 channels in half
-// precision, 114 tiles of a product with 256 outputs. On a device with a small cache they go
-// through its memory, whose traffic then still is a fraction of the product's time.
-constexpr int64_t kColumnBytes = int64_t{32} << 20;
-// Bytes of input, or of its gradient's sums, that are converted at a time: one image at least.
-constexpr int64_t kBlockBytes = kColumnBytes;
+// Positions whose columns exist at a time: with 256 outputs their product is 64 x 2 tiles of 128 x
+// 128 for the 132 multiprocessors of an H100, whatever the dtype. With 256 channels and 3x3 taps
+// the columns take 36 MiB in half precision, which the L2 caches of an H100 (50 MB) or RTX 4090 (72
+// MB) hold, and an A100's (two halves of 20 MB) hold in part.
+constexpr int64_t kChunkPositions = 8192;
+// And no more bytes of columns than this and a quarter, or one position's: what kChunkPositions of
+// float32 take.
+constexpr int64_t kColumnBytes = int64_t{72} << 20;
+// Bytes of input, or of its gradient's sums, that are converted at a time, for each of these
+// positions: 32 MiB in all. One image at least.
+constexpr int64_t kBlockBytesPerPosition = 4096;
+
+// kChunkPositions, or what FA_CUDA_CHUNK says, for benchmarks and tests. Raises ValueError where
+// that is no number from 1 to 2^20.
+int64_t chunk_positions();
 
 // Images [first_image, first_image + images) of a level.
 struct Block {
@@ -42,11 +49,12 @@ struct Plan {
 };
 
 struct LevelSize {
-  int64_t images, pixels;  // of the output
-  int64_t block_bytes;     // that one image takes of kBlockBytes; 0: it needs none of its own
+  int64_t images, height, width;  // of the output
+  int64_t block_bytes;            // that one image takes of a block; 0: it needs none of its own
 };
 
-// Depends on sizes alone, and so does the order of all sums.
+// Chunks end with a row of patches (8 rows of a map) where those are small beside a chunk, else
+// with a row, else anywhere. Depends on sizes alone, and so does the order of all sums.
 Plan make_plan(const std::vector<LevelSize>& levels, int64_t bytes_per_position);
 
 }  // namespace fa::deform::cuda

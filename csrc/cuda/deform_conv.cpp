@@ -1,5 +1,6 @@
 // The operators deform_conv2d and deform_conv2d_levels on CUDA: checks, dtypes, allocation. The
 // passes are in deform_forward.cpp and deform_backward.cpp.
+#include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
 #include <c10/cuda/CUDAGuard.h>
@@ -14,6 +15,12 @@ namespace {
 
 using at::Tensor;
 using std::optional;
+
+// A backward pass may be called inside autocast, whose casts of our own calls would round sums to
+// half precision. The forward operators' autocast rule (core/deform_autocast.cpp) does the same.
+class WithoutAutocast {
+  c10::impl::ExcludeDispatchKeyGuard guard_{c10::autocast_dispatch_keyset};
+};
 
 Tensor nothing(const Tensor& like) { return at::empty({0}, like.options()); }
 
@@ -84,6 +91,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> deform_conv2d_backward(
   const Arguments arguments =
       check_arguments(op, input, weight, offset, mask, std::nullopt, stride, padding, dilation);
   check_grad_output(op, grad_output, arguments, input);
+  const WithoutAutocast off;
   const c10::cuda::CUDAGuard guard(input.device());
   std::vector<Level> levels{make_level(arguments, input, offset, mask.value_or(Tensor()), false)};
   Level& level = levels[0];
@@ -131,6 +139,7 @@ std::vector<Tensor> deform_conv2d_levels_backward(at::TensorList grad_outputs,
                     " gradients for ", arguments.size(), " levels");
   for (size_t l = 0; l < arguments.size(); ++l)
     check_grad_output(op, grad_outputs[l], arguments[l], inputs[l]);
+  const WithoutAutocast off;
   const c10::cuda::CUDAGuard guard(weight.device());
   std::vector<Level> levels = make_levels(arguments, inputs, offset_masks);
   std::vector<Tensor> grad_raw(levels.size());

@@ -33,7 +33,7 @@ void run_forward(const std::vector<Level>& levels, const Tensor& weight, const T
   for (const Level& level : levels) {
     const Arguments& a = level.arguments;
     const int64_t image = a.height * a.width * a.channels * weight.element_size();
-    sizes.push_back({a.batch, a.out_height * a.out_width, are_rows_each(level.input) ? 0 : image});
+    sizes.push_back({a.batch, a.out_height, a.out_width, are_rows_each(level.input) ? 0 : image});
   }
   const Plan plan = make_plan(sizes, width * weight.element_size());
   if (plan.rows == 0) return;

@@ -1,7 +1,7 @@
 // Launchers of the deformable convolution's own CUDA kernels: sampling columns, the gradients by
-// points and input, and the copies between maps and rows. Checked by the caller; on the current
-// stream. Legend: N images, C channels, O outputs, T taps, G groups, D offset groups, P positions
-// (pixels of the output) of a segment.
+// points and by the input, and the copies between maps and rows. Checked by the caller; on the
+// current stream. Legend: N images, C channels, O outputs, T taps, G groups, D offset groups, P
+// positions (pixels of the output) of a segment.
 #pragma once
 
 #include <ATen/OpMathType.h>
@@ -36,6 +36,9 @@ struct Samples {
   using Sum = at::opmath_type<T>;
   Geometry geometry;
   Positions positions;
+  // Patches of 8 x 8 positions in a row, where the segment is whole rows of the output; 0: patches
+  // are of consecutive positions.
+  uint32_t patches_across;
   const T* input;  // (images, H, W, C), the images `input_image` elements apart
   int64_t input_image;
   Map<const Sum> offset, mask;
@@ -45,19 +48,29 @@ struct Samples {
 template <typename T>
 void launch_columns(const Samples<T>& samples, T* columns);
 
-// What the gradient by the columns becomes; null where it is not wanted.
+// Where the input's gradient is added up.
 template <typename T>
-struct PointGradients {
+struct InputGradient {
   using Sum = at::opmath_type<T>;
   // (images, H, W, C), added to: of Sum, or where fixed is set of int64 in units of 1 / fixed[0],
   // whose sum has no rounding and so no order. fixed[1] becomes NaN where an addend is not finite.
-  void* input;
+  void* sums;
   Sum* fixed;
+};
+
+// columns (P, G, T, C / G) hold the gradient by the columns.
+template <typename T>
+void launch_scatter(const Samples<T>& samples, const InputGradient<T>& to, const T* columns);
+
+// What else the gradient by the columns becomes; null where it is not wanted.
+template <typename T>
+struct PointGradients {
+  using Sum = at::opmath_type<T>;
   Map<Sum> offset, mask;
   bool columns;  // overwrite the columns' gradient with the columns
 };
 
-// columns (P, G, T, C / G) hold the gradient by the columns.
+// columns as above.
 template <typename T>
 void launch_points(const Samples<T>& samples, const PointGradients<T>& gradients, T* columns);
 
@@ -66,7 +79,7 @@ template <typename T>
 void launch_to_rows(const Map<const T>& map, int32_t channels, int32_t height, int32_t width,
                     const Positions& positions, T* rows);
 
-// The way back, rounded to the map's type. fixed: as PointGradients', or null.
+// The way back, rounded to the map's type. fixed: as InputGradient's; read for int64 alone.
 template <typename From, typename T>
 void launch_from_rows(const From* rows, const at::opmath_type<T>* fixed, int32_t channels,
                       int32_t height, int32_t width, const Positions& positions, const Map<T>& map);

@@ -1,158 +1,115 @@
-// From the gradient by the columns: the gradients by input, offsets and mask, and the columns
-// themselves for the weight's gradient.
+// From the gradient by the columns: the gradients by offsets and mask, and the columns themselves
+// for the weight's gradient. The input's is in deform_scatter.cu.
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
-
-#include <limits>
-#include <type_traits>
 
 #include "cuda/deform_sample.cuh"
 
 namespace fa::deform::cuda {
 namespace {
 
-// A warp's additions that lie side by side in memory make the fewest transactions in L2, which is
-// what bounds the scatter. From sm_90 on a lane may add 16 bytes at once; before, one float a lane.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-constexpr int kAdded = 4;
-__device__ inline void add(float* to, const float (&value)[4]) {
-  asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(value[0]),
-               "f"(value[1]), "f"(value[2]), "f"(value[3])
-               : "memory");
-}
-#else
-constexpr int kAdded = 1;
-#endif
-template <typename Sum>
-__device__ inline void add(Sum* to, const Sum (&value)[1]) {
-  atomicAdd(to, value[0]);
-}
+constexpr int kTaps =
+    2;  // a block's: all channels of their records meet in it; with 3 registers spill
+constexpr int kRecords = kTaps * kPlaces;
+// Records of one part of a warp, whose dots stay in its registers over all channels.
+constexpr int kRounds = kRecords * kLanes / kThreads;
+static_assert(kRecords <= kThreads, "a thread writes one record's gradients");
 
-// Adds a record's gradient by the column, times the corners' weights, to the input's gradient.
-template <int kSize, typename T, typename Sum>
-__device__ inline void scatter(const Geometry& g, const Record<Sum>& record, int lane, int lanes,
-                               const T* columns, Sum* grad_input) {
-  const int32_t channels = g.channels / g.offset_groups;
-  for (int32_t c = lane * kSize; c < channels; c += lanes * kSize) {
-    const int32_t channel = record.first_channel + c;
-    const auto grad =
-        *reinterpret_cast<const Vector<T, kSize>*>(columns + column_index(g, record, channel));
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      if (record.corner[k] < 0) continue;
-      const int64_t pixel = int64_t(record.image) * g.height * g.width + record.corner[k];
-      Sum value[kSize];
-#pragma unroll
-      for (int j = 0; j < kSize; ++j) value[j] = record.weight[k] * Sum(grad.value[j]);
-      add(grad_input + pixel * g.channels + channel, value);
-    }
-  }
-}
+// A multiprocessor, at least. With 3 the vectors of half precision spill a register.
+template <typename T>
+constexpr int kBlocks = sizeof(T) == 4 ? 3 : 2;
 
-// The same in integers: two's complement sums wrap alike with and without a sign.
-template <typename T, typename Sum>
-__device__ inline void scatter_fixed(const Geometry& g, const Record<Sum>& record, int lane,
-                                     int lanes, const T* columns, Sum* fixed,
-                                     unsigned long long* grad_input) {
-  const Sum scale = fixed[0];
-  const int32_t channels = g.channels / g.offset_groups;
-  bool wild = false;  // an addend that is not finite
-  for (int32_t c = lane; c < channels; c += lanes) {
-    const int32_t channel = record.first_channel + c;
-    const Sum grad = Sum(columns[column_index(g, record, channel)]);
-#pragma unroll
-    for (int k = 0; k < 4; ++k) {
-      if (record.corner[k] < 0) continue;
-      const int64_t pixel = int64_t(record.image) * g.height * g.width + record.corner[k];
-      const Sum value = record.weight[k] * grad * scale;
-      if (!(abs(value) < Sum(1LL << 62))) {
-        wild = true;
-        continue;
-      }
-      atomicAdd(grad_input + pixel * g.channels + channel,
-                static_cast<unsigned long long>(llrint(value)));
-    }
-  }
-  if (wild) atomicAdd(fixed + 1, std::numeric_limits<Sum>::quiet_NaN());
-}
-
-// Grid: blocks of kRecords records. Every thread takes part in all rounds, for the shuffles.
+// Grid (patches, offset groups times batches of kTaps taps), the second one looped over. Every
+// thread takes part in all rounds, for the shuffles.
 template <typename T, int kSize>
-__global__ void __launch_bounds__(kThreads, kBlocks)
-    points_kernel(const Samples<T> s, const PointGradients<T> to, int lane_bits, T* columns) {
+__global__ void __launch_bounds__(kThreads, kBlocks<T>)
+    points_kernel(const Samples<T> s, const PointGradients<T> to, int lane_bits, uint32_t works,
+                  T* columns) {
   using Sum = at::opmath_type<T>;
-  constexpr int kScattered = kSize > 1 && std::is_same_v<Sum, float> ? kAdded : 1;
+  __shared__ Begin begins[kPlaces];
   __shared__ Record<Sum> records[kRecords];
   __shared__ Sum dots[kRecords][4];  // of the corners with the gradient by the column
   const Geometry& g = s.geometry;
-  const uint32_t first = blockIdx.x * uint32_t(kRecords), all = record_count(g, s.positions);
-  const uint32_t here = min(uint32_t(kRecords), all - first);
-  Point<Sum> point = {};
-  if (threadIdx.x < here) point = locate(s, first + threadIdx.x, &records[threadIdx.x]);
-  __syncthreads();
-  const int lanes = 1 << lane_bits, lane = threadIdx.x & (lanes - 1);
-  const int32_t channels = g.channels / g.offset_groups;
-  const bool points_wanted = to.offset.data != nullptr || to.mask.data != nullptr;
-  for (uint32_t begin = 0; begin < here; begin += kThreads >> lane_bits) {
-    const uint32_t r = begin + (threadIdx.x >> lane_bits);
-    const bool active = r < here;
-    const Record<Sum>& record = records[active ? r : 0];
-    if (active && to.input != nullptr) {
-      if (to.fixed != nullptr) {
-        scatter_fixed(g, record, lane, lanes, columns, to.fixed,
-                      static_cast<unsigned long long*>(to.input));
-      } else {
-        scatter<kScattered>(g, record, lane, lanes, columns, static_cast<Sum*>(to.input));
+  const Part part(lane_bits);
+  const int32_t group_channels = g.channels / g.offset_groups, of_tap = g.channels / g.groups;
+  const uint32_t pitch = g.channels * uint32_t(sizeof(T));
+  for (uint32_t work = blockIdx.y; work < works; work += gridDim.y) {
+    const uint32_t first_tap = work / g.offset_groups * kTaps;
+    const uint32_t offset_group = work % g.offset_groups;
+    const int here = make_records<kTaps>(s, first_tap, offset_group, begins, records) * kPlaces;
+    Sum dot[kRounds][4] = {};
+    for (int32_t c = part.lane * kSize; c < group_channels; c += part.lanes * kSize) {
+      const int32_t channel = offset_group * group_channels + c;
+      T* const of_channel = columns + column_of(g, channel) + int64_t(first_tap) * of_tap;
+#pragma unroll
+      for (int round = 0; round < kRounds; ++round) {
+        const int r = part.first + round * part.parts, tap = r / kPlaces;
+        if (r >= here || begins[r % kPlaces].column < 0) continue;
+        const Begin begin = begins[r % kPlaces];
+        const Record<Sum>& record = records[r];
+        T* const column = of_channel + (begin.column + int64_t(tap) * of_tap);
+        const auto packed_grad = Vector<T, kSize>::load(column);
+        Vector<T, kSize> corners[4];
+        load_corners(s.input + begin.input + channel, pitch, record, corners);
+        Sum grad[kSize], sample[kSize] = {}, corner[4][kSize];
+        packed_grad.unpack(grad);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) corners[k].unpack(corner[k]);
+        // An entry after the other, so that few are unpacked at a time: registers are scarce.
+#pragma unroll
+        for (int j = 0; j < kSize; ++j) {
+#pragma unroll
+          for (int k = 0; k < 4; ++k) {
+            dot[round][k] += corner[k][j] * grad[j];
+            sample[j] += record.weight[k] * corner[k][j];
+          }
+        }
+        if (to.columns) Vector<T, kSize>::pack(sample).store(column);
       }
     }
-    __syncwarp();  // the gradient is read by other lanes than those that overwrite it
-    if (!points_wanted && !to.columns) continue;
-    Sum dot[4] = {};
-    for (int32_t c = lane * kSize; active && c < channels; c += kSize << lane_bits) {
-      const int32_t channel = record.first_channel + c;
-      auto* column =
-          reinterpret_cast<Vector<T, kSize>*>(columns + column_index(g, record, channel));
-      const Vector<T, kSize> grad = *column;
-      Vector<T, kSize> corners[4];
-      load_corners(s, record, channel, corners);
 #pragma unroll
-      for (int j = 0; j < kSize; ++j) {
+    for (int round = 0; round < kRounds; ++round) {
+      for (int distance = part.lanes / 2; distance > 0; distance /= 2) {
 #pragma unroll
-        for (int k = 0; k < 4; ++k) dot[k] += Sum(corners[k].value[j]) * Sum(grad.value[j]);
+        for (int k = 0; k < 4; ++k)
+          dot[round][k] += __shfl_xor_sync(0xffffffffu, dot[round][k], distance);
       }
-      if (to.columns) *column = blend(record, corners);
-    }
-    for (int distance = lanes / 2; distance > 0; distance /= 2) {
+      const int r = part.first + round * part.parts;
+      if (part.lane == 0 && r < here) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) dot[k] += __shfl_xor_sync(0xffffffffu, dot[k], distance);
+        for (int k = 0; k < 4; ++k) dots[r][k] = dot[round][k];
+      }
     }
-    if (active && lane == 0) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) dots[r][k] = dot[k];
+    __syncthreads();
+    const int r = threadIdx.x;
+    if (r < here && begins[r % kPlaces].column >= 0) {
+      const Place at = place_of(s, blockIdx.x, r % kPlaces);
+      const uint32_t tap = first_tap + r / kPlaces, channel = point_channel(g, tap, offset_group);
+      const Point<Sum> point = locate(s, at, tap, offset_group, &records[r]);
+      // The derivatives are linear in the corners: those of the dots are the dots of those.
+      Sum value, dy, dx;
+      bilinear_derivatives(point.ly, point.lx, dots[r], &value, &dy, &dx);
+      if (to.offset.data != nullptr) {
+        *address(to.offset, at.image, 2 * channel, at.y, at.x) = dy * point.mask;
+        *address(to.offset, at.image, 2 * channel + 1, at.y, at.x) = dx * point.mask;
+      }
+      if (to.mask.data != nullptr) {
+        const Sum slope = g.mask_is_logit ? point.mask * (Sum(1) - point.mask) : Sum(1);
+        *address(to.mask, at.image, channel, at.y, at.x) = value * slope;
+      }
     }
-  }
-  if (!points_wanted) return;
-  __syncthreads();
-  if (threadIdx.x >= here) return;
-  // The derivatives are linear in the corners: those of the dots are the dots of those.
-  Sum value, dy, dx;
-  bilinear_derivatives(point.ly, point.lx, dots[threadIdx.x], &value, &dy, &dx);
-  if (to.offset.data != nullptr) {
-    *address(to.offset, point.image, 2 * point.channel, point.y, point.x) = dy * point.mask;
-    *address(to.offset, point.image, 2 * point.channel + 1, point.y, point.x) = dx * point.mask;
-  }
-  if (to.mask.data != nullptr) {
-    const Sum slope = g.mask_is_logit ? point.mask * (Sum(1) - point.mask) : Sum(1);
-    *address(to.mask, point.image, point.channel, point.y, point.x) = value * slope;
+    __syncthreads();  // the records are read before the next ones are made
   }
 }
 
 template <typename T, int kSize>
 void launch(const Samples<T>& s, const PointGradients<T>& gradients, T* columns) {
-  const int32_t vectors = s.geometry.channels / s.geometry.offset_groups / kSize;
-  const unsigned blocks = record_blocks(s.geometry, s.positions);
-  points_kernel<T, kSize><<<blocks, kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
-      s, gradients, lane_bits(vectors), columns);
+  const Geometry& g = s.geometry;
+  const int bits = lane_bits(g.channels / g.offset_groups / kSize);
+  const int64_t works = int64_t(g.offset_groups) * ((g.kernel_h * g.kernel_w + kTaps - 1) / kTaps);
+  const dim3 grid(patch_count(s), works < 65535 ? works : 65535);
+  points_kernel<T, kSize><<<grid, kThreads, 0, at::cuda::getCurrentCUDAStream()>>>(
+      s, gradients, bits, static_cast<uint32_t>(works), columns);
   C10_CUDA_KERNEL_LAUNCH_CHECK();
 }
 
@@ -160,8 +117,8 @@ void launch(const Samples<T>& s, const PointGradients<T>& gradients, T* columns)
 
 template <typename T>
 void launch_points(const Samples<T>& samples, const PointGradients<T>& gradients, T* columns) {
-  if (takes_vectors(samples)) {
-    launch<T, 16 / sizeof(T)>(samples, gradients, columns);
+  if (takes_vectors(samples, columns)) {
+    launch<T, kVectorSize<T>>(samples, gradients, columns);
   } else {
     launch<T, 1>(samples, gradients, columns);
   }

@@ -9,14 +9,16 @@
 
 namespace fa {
 
-// The point lies `ly` below and `lx` right of the first corner; corners in the order top-left,
-// top-right, bottom-left, bottom-right, as y * width + x, or `outside` for one that the map does
-// not have.
+// The point lies `ly` below and `lx` right of the first corner, which is row `top` and column `left`;
+// corners in the order top-left, top-right, bottom-left, bottom-right, as y * width + x, or `outside`
+// for one that the map does not have. Far outside top is kFar, and left has no meaning.
 template <typename T>
 struct BilinearPoint {
   T ly, lx;
   int32_t corner[4];
+  int32_t top, left;
 };
+constexpr int32_t kFar = INT32_MIN;
 
 // Coordinates in pixels. A point further than one pixel outside, infinity included, has no corner
 // and weighs 0; one with a NaN has no corner and weighs NaN, so that 0-valued stand-ins for the
@@ -29,12 +31,14 @@ FA_HOST_DEVICE BilinearPoint<T> bilinear_point(T y, T x, int32_t height, int32_t
   if (!(y > T(-2) && y < T(height + 1) && x > T(-2) && x < T(width + 1))) {
     point.ly = y != y ? y : (x != x ? x : T(0));
     point.lx = point.ly;
+    point.top = kFar, point.left = 0;
     point.corner[0] = point.corner[1] = point.corner[2] = point.corner[3] = outside;
     return point;
   }
   int32_t top = static_cast<int32_t>(y), left = static_cast<int32_t>(x);
   top -= T(top) > y;  // truncation rounds negative numbers up
   left -= T(left) > x;
+  point.top = top, point.left = left;
   point.ly = y - T(top);
   point.lx = x - T(left);
   // Unsigned comparison: one test for both ends. Also at exactly y = -1, where the value is 0, the

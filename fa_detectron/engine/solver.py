@@ -81,6 +81,22 @@ def _scale_rates(params: list[dict[str, Any]], model: nn.Module, factors: Any) -
     return reduce_param_groups(groups)
 
 
+def autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
+    """The dtype that SOLVER.AMP asks for, bfloat16 by default where the device has it; None without mixed precision.
+
+    Raises:
+        UserError: an unknown SOLVER.AMP.DTYPE.
+    """
+    name, on_cuda = cfg.SOLVER.AMP.DTYPE, cfg.MODEL.DEVICE.startswith("cuda")
+    if name not in ("", "bfloat16", "float16"):
+        raise UserError(f'SOLVER.AMP.DTYPE is {name!r}, but must be bfloat16, float16 or "" (what the device has)')
+    if not cfg.SOLVER.AMP.ENABLED:
+        return None
+    if not name:
+        name = "float16" if on_cuda and not torch.cuda.is_bf16_supported(including_emulation=False) else "bfloat16"
+    return getattr(torch, name)
+
+
 def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
     """The exponential moving average of the weights, SOLVER.EMA_DECAY a step; None where that is 0.
 

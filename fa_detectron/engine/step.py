@@ -22,8 +22,6 @@ from fa_detectron.engine.stop import StopSignals
 from fa_detectron.errors import SharedError
 
 _logger = logging.getLogger(__name__)
-# float16 needs a GPU's tensor cores and loss scaling; bfloat16 has float32's range, so that it needs none.
-_AMP_DTYPE = {"cuda": torch.float16, "cpu": torch.bfloat16}
 _MOST_SKIPPED_IN_A_ROW = 5
 
 
@@ -37,7 +35,8 @@ class StepTrainer(TrainerBase):
         optimizer: steps all trainable parameters of ``model``.
         seed: of the run, the same on all workers; what a step draws follows from it, the iteration and the rank.
         stop: agreed upon after every step.
-        amp: forward pass under autocast. The losses stay float32: the loss operator sees to it.
+        amp: autocast's dtype in the forward pass, None for none; float16 brings loss scaling, bfloat16 has float32's
+            range and needs none. The losses stay float32: the loss operator sees to it.
         accumulate: batches a step; the step is that of the one large batch.
         average: of the weights, updated after every step.
         skip_nonfinite: leave out a step whose losses or gradients are not finite, up to 5 in a row.
@@ -55,7 +54,7 @@ class StepTrainer(TrainerBase):
         *,
         seed: int,
         stop: StopSignals,
-        amp: bool = False,
+        amp: torch.dtype | None = None,
         accumulate: int = 1,
         average: AveragedModel | None = None,
         skip_nonfinite: bool = False,
@@ -68,7 +67,7 @@ class StepTrainer(TrainerBase):
         self.skipped = self._skipped_in_a_row = 0
         self.shares = self.resumed_shares = BatchShares(images, comm.get_world_size(), accumulate)
         self.device_type = next(model.parameters()).device.type
-        scale = amp and self.device_type == "cuda"
+        scale = amp == torch.float16
         self.grad_scaler = torch.amp.GradScaler(self.device_type, enabled=scale)  # disabled: passes through
 
     def start(self, data_loader: Iterable[list[dict[str, Any]]]) -> None:
@@ -124,7 +123,7 @@ class StepTrainer(TrainerBase):
         for index, batch in enumerate(batches):
             waits = isinstance(self.model, DistributedDataParallel) and index + 1 < len(batches)
             with self.model.no_sync() if waits else nullcontext():  # the workers' gradients meet once
-                with torch.autocast(self.device_type, _AMP_DTYPE[self.device_type], enabled=self.amp):
+                with torch.autocast(self.device_type, self.amp, enabled=self.amp is not None):
                     found = self.model(batch) if normalizers is None else self.model(batch, normalizers)
                 self.grad_scaler.scale(sum(found.values()) / len(batches)).backward()
             losses.append({name: loss.detach() for name, loss in found.items()})  # 0-dim, float32

@@ -26,7 +26,7 @@ from fa_detectron.engine.resources import check_data_workers, explained_worker_e
 from fa_detectron.engine.run_folder import open_run_folder, raise_together, set_final_aside, trim_metrics
 from fa_detectron.engine.run_lock import RunLock
 from fa_detectron.engine.shares import what_differs
-from fa_detectron.engine.solver import build_average, use_settings
+from fa_detectron.engine.solver import autocast_dtype, build_average, use_settings
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.engine.stop import Stopped, StopSignals
 from fa_detectron.errors import SharedError
@@ -58,7 +58,7 @@ class Trainer(Builders):
             optimizer,
             seed=cfg.SEED if cfg.SEED >= 0 else comm.shared_random_seed(),
             stop=self.stop,
-            amp=cfg.SOLVER.AMP.ENABLED,
+            amp=autocast_dtype(cfg),
             accumulate=cfg.SOLVER.ACCUMULATION_STEPS,
             average=self._average,
             skip_nonfinite=cfg.SOLVER.SKIP_NONFINITE,

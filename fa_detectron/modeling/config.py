@@ -14,6 +14,7 @@ def add_feature_align_config(cfg: CfgNode) -> None:
     """
     _add_method(cfg)
     _add_backbone(cfg)
+    _add_memory_format(cfg)
     _add_solver(cfg)
     _add_data(cfg)
     _add_input(cfg)
@@ -83,7 +84,16 @@ def _add_backbone(cfg: CfgNode) -> None:
     timm.NORM = "FrozenBN"
 
 
+def _add_memory_format(cfg: CfgNode) -> None:
+    # On CUDA, backbone, FPN and head compute with channels_last maps and weights, as tensor cores take them.
+    # Elsewhere nothing changes.
+    cfg.MODEL.CHANNELS_LAST = True
+
+
 def _add_solver(cfg: CfgNode) -> None:
+    # Of mixed precision (SOLVER.AMP.ENABLED): "bfloat16", "float16" (with loss scaling), or "": bfloat16 where the
+    # device has it, else float16.
+    cfg.SOLVER.AMP.DTYPE = ""
     # "SGD" (with SOLVER.MOMENTUM) or "ADAMW".
     cfg.SOLVER.OPTIMIZER = "SGD"
     # Learning rates of parts, as factors of BASE_LR: (start of the parameters' names, factor) pairs, for instance

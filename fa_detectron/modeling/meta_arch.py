@@ -47,11 +47,13 @@ class FeatureAlign(nn.Module):
         topk: int = 1000,
         nms_threshold: float = 0.6,
         max_detections: int = 100,
+        channels_last: bool = False,
     ) -> None:
         """
         Args:
             in_features: the backbone's maps that the head sees, finest first.
             pixel_mean, pixel_std: of the input, a channel, in the order of the images' channels.
+            channels_last: the memory format of maps and of the convolutions' weights.
             feature_filter: FF. mdq: one Gaussian a level and FeatureAlign's prior term.
             train_priors: else ``mu`` and ``sigma`` stay 0 and 1, and the prior term teaches nothing.
             The rest as in ``fa_detectron.ops.quality_weighted_loss`` and ``decode_detections``.
@@ -79,6 +81,10 @@ class FeatureAlign(nn.Module):
             "nms_threshold": nms_threshold,
             "max_detections": max_detections,
         }
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        if channels_last:
+            self.backbone.to(memory_format=self.memory_format)
+            self.head.to(memory_format=self.memory_format)
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 
@@ -119,6 +125,7 @@ class FeatureAlign(nn.Module):
             "topk": options.TOPK_CANDIDATES_TEST,
             "nms_threshold": options.NMS_THRESH_TEST,
             "max_detections": cfg.TEST.DETECTIONS_PER_IMAGE,
+            "channels_last": cfg.MODEL.CHANNELS_LAST and cfg.MODEL.DEVICE.startswith("cuda"),
         }
 
     @property
@@ -139,7 +146,8 @@ class FeatureAlign(nn.Module):
             Instances with pred_boxes (xyxy pixels of the wanted size), scores, pred_classes}.
         """
         images = self.preprocess(batched_inputs)
-        features = self.backbone(images.tensor, self.padding_mask(images))
+        canvas = images.tensor.contiguous(memory_format=self.memory_format)
+        features = self.backbone(canvas, self.padding_mask(images))
         predictions = self.head([features[name] for name in self.in_features])
         if self.training:
             return self.losses(predictions, batched_inputs, normalizers)

@@ -1,9 +1,11 @@
 """The compiled operators: whether they are there, and the decision to use them.
 
 ``fa_detectron._C`` registers them under ``torch.ops.fa_detectron``. Where it was not built, was built for another
-torch, or FA_NO_NATIVE=1 is set, the plain-PyTorch reference runs instead, and one line says so.
+torch, has no code for the GPU, or FA_NO_NATIVE=1 is set, the plain-PyTorch reference runs instead, and one line says
+so.
 """
 
+import functools
 import importlib
 import importlib.util
 import logging
@@ -41,7 +43,7 @@ class Status:
     reason: str
     torch_version: str = ""  # that the extension was built for
     cuda_version: str = ""  # "" where built without CUDA
-    cuda_archs: str = ""  # as TORCH_CUDA_ARCH_LIST writes them
+    cuda_archs: str = ""  # compute capabilities, "8.0;9.0+PTX"
     cpu_capability: str = ""  # default, avx2 or avx512
 
 
@@ -110,15 +112,54 @@ def loaded() -> bool:
     return _STATUS.loaded
 
 
+def architectures_fit(archs: str, capability: tuple[int, int]) -> bool:
+    """Whether code compiled for ``archs`` ("8.0;9.0+PTX") runs on a card of this compute capability.
+
+    Machine code runs on its own major capability from its minor one on; PTX (+PTX) on any later capability. The "a"
+    variants ("9.0a"), of either, run on their own capability alone; the "f" variants stay within their major one.
+    """
+    for entry in filter(None, re.split(r"[;\s]+", archs)):
+        number = re.fullmatch(r"(\d+)\.(\d+)([af]?)(\+PTX)?", entry)
+        if number is None:
+            continue
+        compiled = (int(number[1]), int(number[2]))
+        anywhere_later = number[4] and not number[3]
+        if compiled == capability or (
+            compiled < capability and number[3] != "a" and (compiled[0] == capability[0] or anywhere_later)
+        ):
+            return True
+    return False
+
+
+@torch.compiler.assume_constant_result
+def lacks_code_for(index: int) -> str:
+    """Why CUDA device ``index`` cannot run the operators that this build has for CUDA; empty where it can."""
+    return _lacks_code_for(index)
+
+
+@functools.cache  # a call asks for every tensor
+def _lacks_code_for(index: int) -> str:
+    if not torch.cuda.is_available():  # a fake tensor's device
+        return ""
+    capability = torch.cuda.get_device_capability(index)
+    if architectures_fit(_STATUS.cuda_archs, capability):
+        return ""
+    number = "{}.{}".format(*capability)
+    return f"they have no code for GPU {index} of compute capability {number}, only for {_STATUS.cuda_archs}"
+
+
 def use(*tensors: Tensor | None) -> bool:
     """Whether a call with these tensors goes to the native operator; says once where it does not.
 
     Raises RuntimeError where a tensor has a tangent: torch.library would lose it, and the derivative would be 0.
     """
     for tensor in tensors:
-        if tensor is not None and tensor.device.type not in _DEVICES:
+        if tensor is None:
+            continue
+        device = tensor.device
+        if device.type not in _DEVICES or (device.type == "cuda" and lacks_code_for(device.index or 0)):
             if not torch.compiler.is_compiling():
-                _warn_once(tensor.device.type)
+                _warn_once(device)
             return False
     _refuse_tangents(tensors)
     return True
@@ -153,10 +194,14 @@ def refuse_vmap(*operators: str) -> None:
 _warned: set[str] = set()
 
 
-def _warn_once(device: str) -> None:
-    if device in _warned:
+def _warn_once(device: torch.device) -> None:
+    reason = _STATUS.reason
+    if not reason and device.type in _DEVICES:
+        reason = f"{lacks_code_for(device.index or 0)}; build them again (python -m fa_detectron.doctor says how)"
+    elif not reason:
+        reason = f"they have no {device.type} version (FA_CUDA=1 builds that for CUDA)"
+    if reason in _warned:
         return
-    _warned.add(device)
-    reason = _STATUS.reason or f"they have no {device} version (FA_CUDA=1 builds that for CUDA)"
+    _warned.add(reason)
     # Logged, not warned: a run's log file has it too, and only its first process prints it.
     _LOGGER.warning("fa_detectron runs in plain PyTorch, slower, the native operators are off: %s", reason)

@@ -38,7 +38,7 @@ def config_in_short(run: Run) -> list[tuple[str, str]]:
         ("Pixel values", f"{pixels} become 0 to 255" if pixels else "8 bits, as they are"),
         ("Optimizer", f"{solver.OPTIMIZER}, rate {solver.BASE_LR:g}, {solver.LR_SCHEDULER_NAME}"),
         ("Length", f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images"),
-        ("Precision", "mixed" if solver.AMP.ENABLED else "float32"),
+        ("Precision", f"mixed, {solver.AMP.DTYPE}".rstrip(", ") if solver.AMP.ENABLED else "float32"),
         ("Seed", str(cfg.SEED) if cfg.SEED >= 0 else "random"),
         ("Detections", f"score above {parts.SCORE_THRESH_TEST:g}, NMS at IoU {parts.NMS_THRESH_TEST:g}, "
                        f"at most {cfg.TEST.DETECTIONS_PER_IMAGE} an image"),

@@ -11,11 +11,14 @@ import pytest
 from fa_detectron.ops import native
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = ("--images", "1", "--size", "64", "64", "--repeats", "2")
-ON_CPU = ("--device", "cpu", "--classes", "3", *TINY)
+SMALL = ("--size", "64", "64", "--repeats", "2")
+TINY = ("--images", "1", *SMALL)
+ON_CPU = ("--device", "cpu", "--classes", "3", "--batches", "1", *SMALL)
 COMMANDS = {
     "training_step.py": ((*TINY, "--boxes", "2"), "native is x torchvision + eager"),
     "gpu.py deform": ((*ON_CPU, "--spreads", "2"), "native is x torchvision"),
+    "gpu.py chunks": (ON_CPU, "backward ms"),
+    "gpu.py ceilings": (ON_CPU, "ms"),
     "gpu.py loss": ((*ON_CPU, "--boxes", "0", "7"), "native is x eager"),
     "gpu.py decode": (ON_CPU, "native is x eager"),
 }

@@ -11,6 +11,8 @@
 #include <string>
 #include <vector>
 
+#include "cuda/intrinsics.cuh"
+
 namespace {
 
 cudaStream_t stream() { return at::cuda::getCurrentCUDAStream(); }
@@ -190,6 +192,25 @@ bool dynamic(size_t bytes) {
   return true;
 }
 
+bool much_shared(int allowed, size_t bytes) {
+  cudaFuncSetAttribute(dynamic_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, allowed);
+  return dynamic(bytes);
+}
+
+__global__ void add_vector_kernel(float* to) {
+  const float value[4] = {1, 2, 3, 4};
+  fa::cuda::add_vector(to, value);
+}
+
+bool add_vector(int first) {
+  alignas(16) float to[8] = {};
+  add_vector_kernel<<<2, 64, 0, stream()>>>(to + first);
+  for (int i = 0; i < 4; ++i) {
+    if (to[first + i] != float(128 * (i + 1))) return false;
+  }
+  return true;
+}
+
 __global__ void beyond_shared_kernel(int index, int* to) {
   __shared__ int values[32];
   __shared__ int others[32];
@@ -286,6 +307,11 @@ int main(int, char** arguments) {
       {"dynamic", [] { return dynamic(400); }},
       {"dynamic too small", [] { return dynamic(396); }},
       {"dynamic too large", [] { return dynamic(48 * 1024 + 1); }},
+      {"much dynamic", [] { return much_shared(64 << 10, 64 << 10); }},
+      {"more dynamic than allowed", [] { return much_shared(64 << 10, (64 << 10) + 1); }},
+      {"more dynamic than there is", [] { return much_shared((227 << 10) + 1, 400); }},
+      {"vector addition", [] { return add_vector(0); }},
+      {"misaligned vector addition", [] { return add_vector(1); }},
       {"inside shared", [] { return beyond_shared(0); }},
       {"beyond shared", [] { return beyond_shared(1); }},
       {"atomic sum", sum<true>},

@@ -1,7 +1,9 @@
 """tools/cuda_emulation: right kernels give the right result in every order, each fault shows. Needs a C++ compiler."""
 
 import importlib.util
+import json
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -51,16 +53,18 @@ def build(tmp_path_factory: pytest.TempPathFactory):
     return program
 
 
-def run(program: Path, name: str, order: str = "1") -> str:
+def run(program: Path, name: str, order: str = "1", **variables: str) -> str:
     """What the program prints, on both channels."""
     environment = os.environ | {"FA_EMULATION_ORDER": order, "TSAN_OPTIONS": "", "ASAN_OPTIONS": "detect_leaks=0"}
+    environment |= variables
     result = subprocess.run([program, name], env=environment, capture_output=True, text=True, check=False)
     return (result.stdout + result.stderr).strip()
 
 
 @pytest.mark.parametrize("sanitizer", ["", "address,undefined", "thread"])
 @pytest.mark.parametrize("name", ["reverse", "ring", "votes", "warps", "absent lane", "warp exchange", "leftover",
-                                  "dynamic", "inside shared", "atomic sum", "indices"])  # fmt: skip
+                                  "dynamic", "much dynamic", "vector addition", "inside shared", "atomic sum",
+                                  "indices"])  # fmt: skip
 def test_right_kernels_are_right_in_every_order(build, name: str, sanitizer: str) -> None:
     assert {order: run(build(sanitizer), name, order) for order in ORDERS} == dict.fromkeys(ORDERS, "right")
 
@@ -93,6 +97,8 @@ def test_an_access_beyond_a_shared_array_is_reported(build, name: str) -> None:
         ("too many blocks", ["no grid of (1, 65536, 1) blocks"]),
         ("too many threads", ["no block of (1025, 1, 1) threads"]),
         ("dynamic too large", ["49153 bytes of shared memory"]),
+        ("more dynamic than allowed", ["65537 bytes of shared memory"]),
+        ("misaligned vector addition", ["red.global.add.v4.f32", "multiple of 16"]),
         ("default stream", ["another stream than the current one"]),
         ("no guard", ["without a guard"]),
     ],
@@ -103,8 +109,46 @@ def test_what_cuda_refuses_or_leaves_undefined_is_an_error_in_words(build, name:
 
 
 @pytest.mark.parametrize(
+    ("name", "device", "words"),
+    [
+        ("more dynamic than there is", "9.0", "232449 bytes of shared memory, a block has 232448"),
+        ("much dynamic", "7.5", "right"),
+        ("vector addition", "8.9", "red.global.add.v4.f32 needs sm_90"),
+        ("dynamic", "6.0", "FA_EMULATION_DEVICE=6.0 is not one of"),
+    ],
+)
+def test_what_a_device_has_is_what_its_capability_says(build, name: str, device: str, words: str) -> None:
+    printed = run(build(""), "much dynamic" if device == "6.0" else name, FA_EMULATION_DEVICE=device)
+    assert words in printed
+
+
+def test_a_log_has_each_launch_which_does_not_run(build, tmp_path: Path) -> None:
+    assert run(build(""), "reverse", FA_EMULATION_LOG=str(tmp_path / "log")) == "wrong"
+    (line,) = (tmp_path / "log").read_text().splitlines()
+    launch = json.loads(line)
+    assert launch["kernel"] == "reverse_kernel<kBarrier>" and "kBarrier = true" in launch["caller"]
+    assert launch["grid"] == [5, 1, 1] and launch["block"] == [64, 1, 1] and launch["shared"] == 0
+
+
+def test_only_one_header_has_ptx_or_asks_for_the_architecture() -> None:
+    """The emulation has its own; what stood elsewhere would be code that nothing runs without a GPU."""
+    files = [path for path in (ROOT / "csrc/cuda").iterdir() if path.suffix in (".cu", ".cuh", ".h", ".cpp")]
+    words = re.compile(r"\basm\b|__asm|__CUDA_ARCH__")
+    assert {path.name for path in files if words.search(translate.without_comments(path.read_text()))} == {
+        "intrinsics.cuh"
+    }
+
+
+@pytest.mark.parametrize(
     "text",
-    ["<<<grid>>>(x);", "kernel<<<grid, block>>>;", "kernel<<<grid, block(x);", "__shared__ float a[2], b[2];"],
+    [
+        "<<<grid>>>(x);",
+        'asm("trap;");',
+        "#if __CUDA_ARCH__ >= 900",
+        "kernel<<<grid, block>>>;",
+        "kernel<<<grid, block(x);",
+        "__shared__ float a[2], b[2];",
+    ],
 )
 def test_what_the_translation_does_not_know_is_an_error(text: str) -> None:
     with pytest.raises(translate.TranslationError):
@@ -118,5 +162,6 @@ def test_the_translation_keeps_lines_and_comments() -> None:
     assert len(lines) == 5
     call = " ".join(" ".join(lines[1:]).split())
     assert call == (
-        'fa::emulation::launch(fa::emulation::configuration(n, 32, 0, s), "f<g<T>,2>", [&] { f<g<T>, 2> (a(b), c); });'
+        'fa::emulation::launch(fa::emulation::configuration(n, 32, 0, s), "f<g<T>,2>", f<g<T>, 2>, '
+        "__PRETTY_FUNCTION__, [&] { f<g<T>, 2> (a(b), c); });"
     )

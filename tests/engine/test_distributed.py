@@ -3,6 +3,7 @@ for two machines with two each. What is not mathematics, starting and dying, is 
 
 import json
 import os
+from typing import Any
 
 import pytest
 import torch
@@ -32,7 +33,8 @@ BOXES = {
 }
 
 
-def build_model(method: str, num_convs: int = 1) -> FeatureAlign:
+def build_model(method: str, num_convs: int = 1, **options: Any) -> FeatureAlign:
+    """``options`` go to the detector beside what the config says."""
     cfg = get_cfg()
     add_feature_align_config(cfg)
     cfg.MODEL.DEVICE = "cpu"
@@ -40,13 +42,13 @@ def build_model(method: str, num_convs: int = 1) -> FeatureAlign:
     cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 18, 64
     cfg.MODEL.RESNETS.OUT_FEATURES = cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
     cfg.MODEL.FPN.OUT_CHANNELS = 64
-    options = cfg.MODEL.FEATURE_ALIGN
-    options.NUM_CLASSES, options.NUM_CONVS = 3, num_convs
-    options.FEATURE_FILTER = options.MDQ = options.DE_SUBNET = method == "FeatureAlign"
-    options.GLOBAL_ATTENTION.ENABLED = method == "FeatureAlign"
-    options.GLOBAL_ATTENTION.NUM_LAYERS, options.GLOBAL_ATTENTION.DROPOUT = 1, 0.0
+    parts = cfg.MODEL.FEATURE_ALIGN
+    parts.NUM_CLASSES, parts.NUM_CONVS = 3, num_convs
+    parts.FEATURE_FILTER = parts.MDQ = parts.DE_SUBNET = method == "FeatureAlign"
+    parts.GLOBAL_ATTENTION.ENABLED = method == "FeatureAlign"
+    parts.GLOBAL_ATTENTION.NUM_LAYERS, parts.GLOBAL_ATTENTION.DROPOUT = 1, 0.0
     torch.manual_seed(0)
-    model = FeatureAlign(cfg).train()
+    model = FeatureAlign(**FeatureAlign.from_config(cfg) | options).train()
     with torch.no_grad():  # from the published start, most gradients are too small to compare
         for name, parameter in model.named_parameters():
             if name.startswith("head.") and name.endswith("weight") and parameter.dim() == 4:

@@ -98,6 +98,79 @@ def test_only_the_kernels_chosen_at_run_time_need_more_than_the_baseline() -> No
     assert dispatched or "6avx512" not in listing  # else no instruction was recognised
 
 
+ARCHITECTURES = [
+    ("8.0", (8, 0), True),
+    ("8.0", (8, 6), True),  # machine code runs on later minor capabilities
+    ("8.6", (8, 0), False),
+    ("8.0", (9, 0), False),
+    ("8.0+PTX", (9, 0), True),
+    ("9.0+PTX", (8, 9), False),
+    ("7.5;9.0", (9, 0), True),
+    ("7.5 8.0", (8, 9), True),
+    ("9.0a", (9, 0), True),
+    ("9.0a+PTX", (10, 0), False),  # for its own capability alone
+    ("10.0f", (10, 3), True),
+    ("10.0f+PTX", (12, 0), False),
+    ("7.5;8.0;9.0;12.0+PTX", (10, 0), False),
+    ("", (8, 0), False),
+]
+
+
+@pytest.mark.parametrize(("archs", "capability", "fits"), ARCHITECTURES)
+def test_architectures(archs: str, capability: tuple[int, int], fits: bool) -> None:
+    assert native.architectures_fit(archs, capability) == fits
+
+
+@pytest.fixture
+def pretended_card(monkeypatch: pytest.MonkeyPatch):
+    """A GPU of the capability that a test asks for beside a build for 8.0 and 9.0; gives a tensor that lies on it."""
+
+    def pretend(capability: tuple[int, int]) -> torch.Tensor:
+        monkeypatch.setattr(native, "_STATUS", native.Status(True, "", torch.__version__, "13.0", "8.0;9.0"))
+        monkeypatch.setattr(native, "_DEVICES", ("cpu", "meta", "cuda"))
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+        return SimpleNamespace(device=torch.device("cuda:0"))
+
+    monkeypatch.setattr(native, "_warned", set())
+    monkeypatch.setattr(native, "_refuse_tangents", lambda tensors: None)
+    native._lacks_code_for.cache_clear()
+    yield pretend
+    native._lacks_code_for.cache_clear()
+
+
+@pytest.mark.parametrize(("capability", "used"), [((8, 6), True), ((9, 0), True), ((7, 5), False), ((10, 0), False)])
+def test_a_card_without_code_for_it_runs_plain_pytorch_with_one_line(
+    pretended_card, capability: tuple[int, int], used: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tensor = pretended_card(capability)
+    assert [native.use(tensor, None) for _ in range(2)] == [used, used]
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == (0 if used else 1)
+    words = (
+        "plain PyTorch",
+        f"no code for GPU 0 of compute capability {capability[0]}.{capability[1]}, only for 8.0;9.0",
+    )
+    assert all(part in line for line in lines for part in words)
+
+
+def test_the_built_binary_has_code_for_the_architectures_that_it_names() -> None:
+    status = native.status()
+    triton = importlib.util.find_spec("triton")
+    if not status.cuda_version or triton is None:
+        pytest.skip("built without CUDA operators, or no cuobjdump")
+    tool = Path(triton.origin).parent / "backends/nvidia/bin/cuobjdump"
+    file = importlib.util.find_spec("fa_detectron._C").origin
+
+    def listed(option: str) -> set[str]:
+        text = subprocess.run([tool, option, file], capture_output=True, text=True, check=True).stdout
+        return {f"{major}.{minor}" for major, minor in re.findall(r"\.sm_(\d+)(\d[af]?)\.", text)}
+
+    entries = set(status.cuda_archs.split(";"))
+    assert listed("--list-elf") == {entry.removesuffix("+PTX") for entry in entries}
+    assert listed("--list-ptx") == {entry.removesuffix("+PTX") for entry in entries if entry.endswith("+PTX")}
+
+
 def test_a_build_with_cuda_has_every_operator_there() -> None:
     """Needs no GPU: an operator that is registered for the CPU alone would send all of them to the fallback."""
     devices = native._devices()

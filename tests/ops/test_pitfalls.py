@@ -45,6 +45,19 @@ def values() -> list[Tensor]:
 # ---- the thread's and the process's state
 
 
+@pytest.mark.parametrize("groups", [1, 2])
+def test_backward_inside_autocast_rounds_no_gradient(groups: int) -> None:
+    case = make_case(c=40, groups=groups, dtype=torch.float32)
+    output, wanted = gradients(deform_conv2d, case)
+    leaves = case.leaves()
+    upstream = torch.linspace(-1, 1, output.numel()).reshape(output.shape)
+    result = deform_conv2d(*leaves.arguments())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = torch.autograd.grad(result, leaves.tensors(), upstream)
+    for mine, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5 * theirs.abs().max().item())
+
+
 @pytest.mark.parametrize("flushed", [False, True])
 def test_the_denormal_mode_is_put_back(flushed: bool) -> None:
     """The dense loss flushes denormals; what runs next must not notice, on any thread."""

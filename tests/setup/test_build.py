@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fa_detectron.ops import native
+
 ROOT = Path(__file__).resolve().parents[2]
 FAILED = "error: the native operators were not built: "
 
@@ -58,7 +60,7 @@ def test_cuda_is_left_out_when_told_so(build, monkeypatch, capsys, tmp_path):
 
 
 def test_auto_takes_a_toolkit_that_fits_and_prints_it(build, monkeypatch, capsys, tmp_path):
-    archs = "7.5;8.0;8.6;8.9;9.0;12.0+PTX"
+    archs = "7.5;8.0;8.6;8.9;9.0+PTX;12.0+PTX"
     assert choose(build, monkeypatch, None, make_toolkit(tmp_path, "13.0")) == (tmp_path, archs)
     assert f"CPU and CUDA operators with {tmp_path} for {archs}" in capsys.readouterr().out
 
@@ -71,6 +73,29 @@ def test_the_architectures_go_as_far_as_the_toolkit(build, monkeypatch, tmp_path
     monkeypatch.delenv("FA_CUDA", raising=False)
     monkeypatch.delenv("TORCH_CUDA_ARCH_LIST", raising=False)
     assert build._cuda()[1] == "7.5;8.0;8.6;8.9;9.0+PTX"
+
+
+@pytest.mark.parametrize("release", ["11.8", "12.6", "12.8", "13.0"])
+@pytest.mark.parametrize(
+    "capability",
+    [(7, 5), (8, 0), (8, 6), (8, 7), (8, 9), (9, 0), (10, 0), (10, 3), (11, 0), (12, 0), (12, 1), (13, 0)],
+)
+def test_every_card_finds_code_or_ptx_in_the_default_build(build, monkeypatch, tmp_path, release, capability):
+    folder = make_toolkit(tmp_path, release)
+    monkeypatch.setattr(torch.version, "cuda", release)
+    monkeypatch.setenv("CUDA_HOME", str(folder))
+    for name in ("FA_CUDA", "TORCH_CUDA_ARCH_LIST"):
+        monkeypatch.delenv(name, raising=False)
+    assert native.architectures_fit(build._cuda()[1], capability)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "compiled"),
+    [("8.0;9.0", "8.0;9.0"), ("8.0 9.0+PTX", "8.0;9.0+PTX"), ("Hopper", "9.0+PTX"), ("9.0a", "9.0a")],
+)
+def test_the_extension_says_in_numbers_what_it_is_compiled_for(build, monkeypatch, wanted, compiled):
+    monkeypatch.setenv("TORCH_CUDA_ARCH_LIST", wanted)
+    assert build._compiled_architectures() == compiled
 
 
 def test_the_usual_variable_names_the_architectures(build, monkeypatch, capsys, tmp_path):

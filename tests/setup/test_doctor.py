@@ -25,24 +25,6 @@ def test_this_environment_works(capsys):
     assert len(screen.splitlines()) <= 25
 
 
-@pytest.mark.parametrize(
-    ("archs", "capability", "fits"),
-    [
-        ("8.0", (8, 0), True),
-        ("8.0", (8, 6), True),  # machine code runs on later minor capabilities
-        ("8.6", (8, 0), False),
-        ("8.0", (9, 0), False),
-        ("8.0+PTX", (9, 0), True),
-        ("9.0+PTX", (8, 9), False),
-        ("7.5;9.0", (9, 0), True),
-        ("7.5 8.0", (8, 9), True),
-        ("", (8, 0), False),
-    ],
-)
-def test_architectures(archs, capability, fits):
-    assert doctor.architectures_fit(archs, capability) == fits
-
-
 def test_torchvision_of_another_torch_is_fatal(monkeypatch):
     def broken(name):
         raise RuntimeError("operator torchvision::nms does not exist\nmore")
@@ -81,12 +63,18 @@ def test_gpu_without_driver_support(monkeypatch):
     assert doctor.check_gpu()[0].remedy == ""
 
 
-def test_native_operators_for_other_cards_are_fatal(monkeypatch):
+def test_a_card_without_code_for_it_runs_plain_pytorch_and_is_no_failure(monkeypatch):
     monkeypatch.setattr(native, "status", lambda: FINE)
+    monkeypatch.setattr(native, "_STATUS", FINE)
+    native._lacks_code_for.cache_clear()
     monkeypatch.setattr(doctor, "_native_operators", lambda: {"CPU": ["deform_conv2d"], "CUDA": ["deform_conv2d"]})
-    pretend_gpu(monkeypatch, (8, 6), (7, 5))
-    bad = [finding for finding in doctor.check_native() if finding.fatal]
-    assert len(bad) == 1 and "GPU 1 is 7.5" in bad[0].text and "TORCH_CUDA_ARCH_LIST=7.5" in bad[0].remedy
+    pretend_gpu(monkeypatch, (8, 6), (7, 5), (10, 3))
+    (finding,) = [finding for finding in doctor.check_native() if finding.remedy]
+    native._lacks_code_for.cache_clear()
+    assert (
+        "plain PyTorch runs instead" in finding.text and "no code for GPU 1 of compute capability 7.5" in finding.text
+    )
+    assert "TORCH_CUDA_ARCH_LIST=7.5" in finding.remedy and not finding.fatal
 
 
 def test_cpu_build_beside_a_gpu_says_how_to_build_cuda(monkeypatch):

@@ -4,8 +4,8 @@
 
 TARGET/csrc gets csrc without csrc/cpu; csrc/cuda stands in its place. g++ takes CUDA's C++ with the headers of
 include/, all but two things, which are rewritten: launches (``kernel<<<...>>>(...)``) and ``__shared__`` declarations.
-Lines keep their numbers. Whatever is not recognised is an error. The few expressions that ask for the device are
-replaced, each one by name (REPLACED).
+Lines keep their numbers. Whatever is not recognised is an error, inline PTX too: it all stands in cuda/intrinsics.cuh,
+which include/cuda/intrinsics.cuh replaces. The few expressions that ask for the device are replaced by name (REPLACED).
 """
 
 import re
@@ -18,11 +18,9 @@ EMULATION = Path(__file__).resolve().parent
 
 # The emulated operators are registered for CPU tensors, in every source.
 REGISTERED = ("TORCH_LIBRARY_IMPL(fa_detectron, CUDA,", "TORCH_LIBRARY_IMPL(fa_detectron, CPU,")
-# What CPU tensors get and CUDA tensors do not, and sizes: file -> (text that must stand in it once, what stands there
-# instead). Small tests have to go through many chunks.
+# What CPU tensors get and CUDA tensors do not: file -> (text that must stand in it once, what stands there instead).
 REPLACED = {
     "csrc/core/quality_autograd.cpp": ("in.mu.device().is_cpu()", "false"),
-    "csrc/cuda/deform_chunks.h": ("int64_t{32} << 20", "int64_t{16} << 10"),
     "fa_detectron/ops/decode.py": ('device.type == "cuda"', 'device.type == "cpu"'),
 }
 
@@ -67,7 +65,8 @@ def translate_launch(text: str, code: str, at: int) -> tuple[int, int, str]:
     kernel, configuration = text[name.start() : at], text[at + 3 : end_of_configuration]
     title = "".join(kernel.split())
     instead = f"fa::emulation::launch(fa::emulation::configuration({configuration}), "
-    return name.start(), end, instead + f'"{title}", [&] {{ {kernel}{text[opening:end]}; }})'
+    arguments = f'"{title}", {" ".join(kernel.split())}, __PRETTY_FUNCTION__'
+    return name.start(), end, instead + f"{arguments}, [&] {{ {kernel}{text[opening:end]}; }})"
 
 
 _STATIC = re.compile(r"__shared__\s+((?:const\s+)?[A-Za-z_][\w:<>, ]*?)\s*\b([A-Za-z_]\w*)\s*((?:\[[^;\]]+\]\s*)*);")
@@ -94,7 +93,7 @@ def translate(text: str) -> str:
         missing = text[begin:end].count("\n") - instead.count("\n")
         text = text[:begin] + instead + "\n" * missing + text[end:]
     for number, line in enumerate(without_comments(text).splitlines(), 1):
-        if left := re.search(r"<<<|>>>|__shared__", line):
+        if left := re.search(r"<<<|>>>|__shared__|\basm\b|\b__CUDA_ARCH__\b", line):
             raise TranslationError(f"line {number}: {left[0]} is not understood: {line.strip()}")
     return text
 
@@ -113,7 +112,9 @@ def replaced(name: str, text: str) -> str:
             raise TranslationError(f"{old} does not stand in it once, but {text.count(old)} times")
         text = text.replace(old, new)
     if name.startswith(("csrc/cuda/", "csrc/math/")):
-        text = text.replace(*REGISTERED).replace("__CUDA_ARCH__", "FA_EMULATED_ARCH")
+        text = text.replace(*REGISTERED)
+    if name.startswith("csrc/math/"):
+        text = text.replace("__CUDA_ARCH__", "FA_EMULATED_ARCH")
     return text
 
 
@@ -125,11 +126,11 @@ def make_tree(target: Path) -> None:
     for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*")):
         name = str(path.relative_to(ROOT))
         if path.is_file() and not name.startswith("csrc/cpu/") and path.suffix not in (".so", ".pyc"):
-            sources[name] = path
+            sources.setdefault(name, path)  # the emulation has intrinsics.cuh of its own
     kept = set()
     for name, path in sources.items():
         try:
-            if path.suffix in (".cu", ".cuh"):
+            if name.startswith("csrc/") and path.suffix in (".cu", ".cuh"):
                 text = translate(replaced(name, path.read_text()))
                 if path.suffix == ".cu":
                     text = f'#include "emulation/device.h"\n#line 1 "{name}"\n{text}'

@@ -34,9 +34,6 @@ void run_blocks(const Configuration& configuration, const char* kernel, void (*t
 // The running thread waits until it is made ready.
 void wait(State state, Site site);
 
-// The running thread has done wrong: the launch ends with this error.
-[[noreturn]] void stop(const char* message);
-
 // Let the threads go on whose barrier is complete, or whose mask, in the warp of thread `first`;
 // whether there were any.
 bool release_barrier();

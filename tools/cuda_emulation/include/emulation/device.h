@@ -47,6 +47,9 @@ void warp_barrier(unsigned mask, Site site);
 
 int lane();
 
+// The running thread has done wrong: the launch ends with this error.
+[[noreturn]] void stop(const char* message);
+
 // The block's array for one __shared__ declaration, filled with ones: NaN, or -1.
 void* shared_array(const char* function, const char* name, size_t bytes, size_t alignment);
 
@@ -199,6 +202,7 @@ FA_VECTOR(int, int, 16)
 FA_VECTOR(unsigned, uint, 16)
 #undef FA_VECTOR
 
-// For __CUDA_ARCH__ in csrc: the code for devices is chosen where it differs, without what only
-// sm_90 has. PyTorch's headers stay as they are for g++.
-#define FA_EMULATED_ARCH 800
+inline float __uint_as_float(unsigned bits) { return fa::emulation::bits_as<float>(bits); }
+
+// For __CUDA_ARCH__ in csrc/math: the device's arithmetic is chosen where it differs.
+#define FA_EMULATED_ARCH 900

@@ -32,14 +32,17 @@ class DeviceChosen {
 // FA_EMULATION_ORDER chooses: forward, backward, or a number, the seed of a shuffle (default 1).
 // Throws c10::Error for what CUDA refuses or leaves undefined: too large a grid, block or shared
 // memory; a barrier that not all threads reach; no device guard; another than the current stream.
-void run(const Configuration& configuration, const char* kernel, void (*thread)(const void*),
-         const void* context);
+// `function` tells one instantiation from another, `caller` names its template arguments.
+// FA_EMULATION_LOG: a file that gets a line of JSON a launch, whose blocks then do not run.
+void run(const Configuration& configuration, const char* kernel, const void* function,
+         const char* caller, void (*thread)(const void*), const void* context);
 
-template <typename Call>
-void launch(const Configuration& configuration, const char* kernel, const Call& call) {
+template <typename Kernel, typename Call>
+void launch(const Configuration& configuration, const char* kernel, Kernel* function,
+            const char* caller, const Call& call) {
   run(
-      configuration, kernel, [](const void* context) { (*static_cast<const Call*>(context))(); },
-      &call);
+      configuration, kernel, reinterpret_cast<const void*>(function), caller,
+      [](const void* context) { (*static_cast<const Call*>(context))(); }, &call);
 }
 
 }  // namespace fa::emulation
