@@ -51,7 +51,8 @@ def _is_label_studio(g: Glance) -> bool:
 
 
 def _is_labelme_xml(g: Glance) -> bool:
-    return g.top == "annotation" and ("imagesize" in g.keys or not g.inner.isdisjoint(("polygon", "sourceImage")))
+    marks = "imagesize" in g.keys or not g.inner.isdisjoint(("polygon", "sourceImage"))
+    return g.top == "annotation" and marks and "bndbox" not in g.inner  # Roboflow's VOC has <polygon> beside <bndbox>
 
 
 def _is_csv(g: Glance) -> bool:

@@ -15,6 +15,8 @@ from defusedxml import DefusedXmlException
 
 from fa_detectron.errors import UserError
 
+from .text_files import text_encoding, xml_encoding
+
 _READ = 1 << 20  # bytes from the beginning of a file
 _TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|[{}\[\]]', re.DOTALL)
 
@@ -52,7 +54,7 @@ def glance(path: str) -> Glance:
         found = _outline([data])
         return Glance("xml", found.top, frozenset(found.keys), frozenset(found.inner))
     try:
-        fields = next(csv_rows(path, data.decode("utf-8-sig", "replace").lstrip().splitlines()[:1]), [])
+        fields = next(csv_rows(path, data.decode(text_encoding(data), "replace").lstrip().splitlines()[:1]), [])
     except UserError:
         fields = []
     return Glance("text", keys=frozenset(fields))
@@ -113,9 +115,12 @@ class _Outline(ContentHandler):
 def _outline(chunks: Iterable[bytes]) -> _Outline:
     parser, outline = defusedxml.sax.make_parser(), _Outline()
     parser.setContentHandler(outline)
+    decode = None
     try:
-        for chunk in chunks:
-            parser.feed(chunk)
+        for index, chunk in enumerate(chunks):
+            if index == 0 and (encoding := xml_encoding(chunk)):
+                decode = codecs.getincrementaldecoder(encoding)("replace").decode
+            parser.feed(decode(chunk) if decode else chunk)
     except (SAXException, DefusedXmlException, ValueError, LookupError):
         pass  # what stands before is enough; the reader names the fault
     return outline

@@ -7,7 +7,6 @@ own evaluation treats them.
 """
 
 import os
-import re
 from collections.abc import Iterable
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
@@ -19,14 +18,13 @@ from fa_detectron.data.image_list import size_from_file
 from fa_detectron.data.paths import LINKS, Source, is_inside, links_outside
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.splits import split_names
+from fa_detectron.data.text_files import xml_encoding
 from fa_detectron.data.values import class_name, flag, number
 from fa_detectron.errors import UserError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".JPG", ".JPEG", ".PNG", ".BMP")
 _XML_FOLDERS = ("annotations", "annotation", "xml", "xmls")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
-_DECLARED = re.compile(rb"""\s*<\?xml[^>]*\bencoding\s*=\s*["']([\w.:-]+)["']""")
-_WIDER = {"gb2312": "gb18030", "gbk": "gb18030"}  # supersets, for files that use more than they declare
 
 
 def parse_xml(path: str) -> Element:
@@ -45,10 +43,8 @@ def parse_xml(path: str) -> Element:
     try:
         with open(path, "rb") as stream:
             content: bytes | str = stream.read()
-        declared = _DECLARED.match(content[:200])
-        if declared:  # of more than one byte a character, the parser itself knows UTF-8 and UTF-16 alone
-            name = declared[1].decode().lower()
-            content = content.decode(_WIDER.get(name, name))
+        if encoding := xml_encoding(content):
+            content = content.decode(encoding)
         return fromstring(content, forbid_dtd=True)
     except DefusedXmlException:
         raise UserError(f"{path}: holds a document type (DTD) or entity, which is not accepted. Remove it.") from None
