@@ -9,7 +9,7 @@ from fa_detectron.errors import UserError
 from .formats import FORMATS, format_of
 from .glance import Glance, glance
 from .paths import NoSuchSplit, links_outside
-from .splits import split_names
+from .splits import is_name_of, is_split
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".json", ".xml", ".csv")
@@ -28,15 +28,6 @@ def look(path: str) -> AnnotationFile:
     except OSError:
         outline = Glance("text")
     return AnnotationFile(path, format_of(outline), outline)
-
-
-def is_name_of(name: str, split: str) -> bool:
-    """Whether a folder, a subset or a word in a file's name stands for a split; case does not matter."""
-    return name.casefold() in {known.casefold() for known in split_names(split)}
-
-
-def is_split(name: str) -> bool:
-    return any(is_name_of(name, split) for split in SPLITS)
 
 
 def _names(folder: str) -> list[str]:

@@ -13,17 +13,16 @@ from .annotation_files import (
     annotation_files,
     choose,
     folders_in,
-    is_name_of,
-    is_split,
     look,
     places_below,
 )
+from .csv_columns import csv_splits
 from .formats import FORMATS, refusal_of
 from .glance import cvat_subsets
 from .paths import NoSuchSplit, Source, is_inside, links_outside
 from .readers.json_file import read_json
 from .readers.voc import xml_folder
-from .splits import find_description, has_split, is_image, read_description, split_names
+from .splits import find_description, has_split, is_image, is_name_of, is_split, read_description, split_names
 
 _TITLES = ", ".join(known.title for known in FORMATS.values())
 PATH_HELP = f"the file or folder of the annotations ({_TITLES}), FOLDER:SPLIT for one split"
@@ -133,6 +132,10 @@ def _source(file: AnnotationFile, split: str, named: bool) -> Source:
             if any(is_name_of(name, split) for name in subsets):
                 return Source(path, split, key)
             raise NoSuchSplit(f"{path}: has no subset {split!r}; it has {', '.join(subsets)} (FILE.xml:SUBSET)")
+    if key == "csv" and (names := csv_splits(path)):
+        if any(is_name_of(name, split) for name in names):
+            return Source(path, split, key)
+        raise NoSuchSplit(f"{path}: has no split {split!r}; it has {', '.join(names)} (FILE.csv:SPLIT)")
     if named:
         raise NoSuchSplit(f"{path}: {FORMATS[key].title} has no splits, so there is no {split!r}; name the file alone")
     return Source(path, "", key)
@@ -192,16 +195,17 @@ def _per_image_set(folder: str) -> Source | None:
 
 
 def _elsewhere(folder: str) -> UserError | None:
+    found = places_below(folder)
     places = [
-        f"  {place} ({', '.join(sorted(FORMATS[kind].title for kind in kinds))})"
-        for place, kinds in places_below(folder).items()
+        f"  {place} ({', '.join(sorted(FORMATS[kind].title for kind in kinds))})" for place, kinds in found.items()
     ]
     if not places:
         return None
     more = [f"  ... and {len(places) - 10} more"] if len(places) > 10 else []
-    return UserError(
-        f"{folder}: not one set of annotations; name one of those below it:\n" + "\n".join(places[:10] + more)
-    )
+    what = "not one set of annotations; name one of those below it:"
+    if folder in found:  # naming it again would not help
+        what = "holds annotations in several formats; leave one of them in it and move the files of the others away:"
+    return UserError(f"{folder}: {what}\n" + "\n".join(places[:10] + more))
 
 
 def _refused_files(folder: str) -> str:

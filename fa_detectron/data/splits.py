@@ -19,6 +19,16 @@ def split_names(split: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((split, *_VALIDATION))) if split in _VALIDATION else (split,)
 
 
+def is_name_of(name: str, split: str) -> bool:
+    """Whether a folder, a subset or a word in a file's name stands for a split; case does not matter."""
+    return name.casefold() in {known.casefold() for known in split_names(split)}
+
+
+def is_split(name: str) -> bool:
+    """Whether a name is one of the usual names of splits; case does not matter."""
+    return name.casefold() in SPLITS
+
+
 def is_image(name: str) -> bool:
     """Whether a file's name is that of an image; hidden files ("._a.jpg" of macOS) are not."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not os.path.basename(name).startswith(".")

@@ -133,6 +133,42 @@ def test_a_folder_of_several_sets_is_refused_with_their_names(tmp_path):
         parse_source(str(tmp_path), "train")
 
 
+def test_a_folder_with_files_of_two_formats_is_not_told_to_name_itself(tmp_path):
+    write(tmp_path / "a.xml", VOC)
+    write(tmp_path / "a.json", FILES["labelme"])
+    with pytest.raises(UserError, match=r"(?s)holds annotations in several formats.*\(LabelMe JSON, Pascal VOC"):
+        parse_source(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "shift_jis", "latin-1", "utf-16"])
+@pytest.mark.parametrize(("key", "text"), [("cvat", FILES["cvat"]), ("voc", VOC)])
+def test_xml_in_any_encoding_that_it_declares(tmp_path, key, text, encoding):
+    image(tmp_path / "a.png")
+    body = text.partition("?>")[2] or text
+    # "utf-16" is what .NET declares in files that it writes in UTF-8.
+    content = f'<?xml version="1.0" encoding="{encoding}"?>\n<!-- {"é" if encoding == "latin-1" else "人"} -->{body}'
+    (tmp_path / "a.xml").write_bytes(content.encode("utf-8" if encoding == "utf-16" else encoding))
+    data = read(str(tmp_path))
+    assert data.format == FORMATS[key].title and len(data.images) == 1
+
+
+@pytest.mark.parametrize("encoding", ["gb2312", "utf-16"])
+def test_cvat_subsets_in_any_encoding(tmp_path, encoding):
+    body = '<image id="0" name="a.png" subset="训练"/><image id="1" name="b.png" subset="val"/>'
+    content = f'<?xml version="1.0" encoding="{encoding}"?><annotations>{body}</annotations>'
+    path = tmp_path / "a.xml"
+    path.write_bytes(content.encode("utf-8" if encoding == "utf-16" else encoding))
+    assert source(f"{path}:训练")[2] == "训练"
+
+
+def test_voc_files_with_a_polygon_beside_the_box(tmp_path):
+    image(tmp_path / "a.png")
+    polygon = "<polygon><x1>10</x1><y1>5</y1><x2>30</x2><y2>20</y2></polygon>"
+    write(tmp_path / "a.xml", VOC.replace("<bndbox>", f"{polygon}<bndbox>"))
+    data = read(str(tmp_path))
+    assert data.format == "Pascal VOC" and boxes(data) == {"a.png": [("cat", (10, 5, 30, 20))]}
+
+
 def test_many_files_are_told_by_a_few(tmp_path, monkeypatch):
     for number in range(60):
         write(tmp_path / f"{number}.json", labelme_file(f"{number}.png"))

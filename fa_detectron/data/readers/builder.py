@@ -12,7 +12,7 @@ from fa_detectron.data.image_list import size_from_file
 from fa_detectron.data.paths import Source, encodable, links_outside
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.splits import is_image
-from fa_detectron.data.values import class_name, number, short
+from fa_detectron.data.values import class_name, flag, number, short
 from fa_detectron.errors import UserError
 
 from .shapes import Box
@@ -118,6 +118,13 @@ class SetBuilder:
             self.problem("shapes without a class left out", self._where(image, index, label))
         else:
             image.annotations.append(Annotation(name, box, index, iscrowd=int(crowd)))
+
+    def mark(self, value: Any, name: str, where: str) -> bool:
+        """Whether an entry is marked, such as difficult: 1; refused where the value means neither yes nor no."""
+        known = flag(value)
+        if known is None:
+            self.refuse("marks that are neither yes nor no (0, 1, true, false)", f"{where}: {name} is {short(value)}")
+        return bool(known)
 
     def _where(self, image: ImageRecord, index: int, label: Any) -> str:
         return f"annotation {index} in {image.source} (image {image.image_id!r}, class {short(label)})"

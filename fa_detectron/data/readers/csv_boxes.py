@@ -1,21 +1,34 @@
-"""Read a CSV file of boxes: a header with the columns in any order, and a row a box with its corners in pixels.
+"""Read a CSV file of boxes: a header with the columns in any order, and and one row per box with its corners in pixels.
 
-Corners that all lie between 0 and 1 are fractions of the image. A row with an image alone is an image without a box.
+Corners that all lie between 0 and 1, or hardly beyond, are fractions of the image's sides. Where a row has more than
+two points (x1, y1 to x4, y4), the box around them counts. A row with an image alone is an image without a box. A column
+called split, set or subset names the splits.
 """
 
-from fa_detectron.data.csv_columns import CORNERS, find_columns
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fa_detectron.data.csv_columns import (
+    CORNERS,
+    crowd_columns,
+    csv_splits,
+    find_columns,
+    ignored_columns,
+    points_of,
+)
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.glance import csv_rows
-from fa_detectron.data.paths import Source
+from fa_detectron.data.paths import NoSuchSplit, Source
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
+from fa_detectron.data.splits import is_name_of
 from fa_detectron.data.text_files import read_text
 
 from .builder import SetBuilder
-from .shapes import numbers
+from .shapes import Box, hull, like_fractions, numbers
 
 
 def read_csv(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """Read a CSV file of boxes; its classes are in alphabetical order.
+    """Read a CSV file of boxes, or the rows of one split; its classes are in alphabetical order.
 
     See :func:`fa_detectron.data.readers.read_annotated_set`.
     """
@@ -23,6 +36,8 @@ def read_csv(source: Source, options: ReadOptions, findings: Findings) -> Annota
     rows = csv_rows(source.path, read_text(source.path).splitlines())
     header = next(rows)
     columns = {column: header.index(field) for column, field in find_columns(header).items()}
+    box_of, in_split = _box_reader(header, columns), _split_reader(source, columns, builder)
+    crowd = crowd_columns(header)
     images: dict[str, ImageRecord | None] = {}
     for index, row in enumerate(rows):
         if not any(row):
@@ -32,23 +47,80 @@ def read_csv(source: Source, options: ReadOptions, findings: Findings) -> Annota
         if len(row) > len(header):
             builder.refuse(f"rows with more fields than the header ({len(header)})", f"{where}: {len(row)} fields")
             continue
+        if not in_split(row, where):
+            continue
         name = row[columns["filename"]]
         if name not in images:
             size = tuple(row[columns[side]] if side in columns else None for side in ("width", "height"))
             images[name] = builder.image(name, where, size)
-        image, corners = images[name], [row[columns[column]] for column in CORNERS]
-        if image and (any(corners) or row[columns["class"]]):
-            builder.box(image, row[columns["class"]], tuple(values) if (values := numbers(corners)) else None, index)
+        image, (given, box) = images[name], box_of(row)
+        if image and (given or row[columns["class"]]):
+            marks = [builder.mark(row[position], header[position], where) for position in crowd]
+            builder.box(image, row[columns["class"]], box, index, crowd=any(marks))
+    _say_ignored(builder, header, source)
     data = builder.finish()
-    _scale_fractions(data, builder)
+    _scale_fractions(data, builder, findings)
     return data
 
 
-def _scale_fractions(data: AnnotatedSet, builder: SetBuilder) -> None:
+def _box_reader(header: list[str], columns: dict[str, int]) -> Callable[[list[str]], tuple[bool, Box | None]]:
+    """What gives of a row whether it has coordinates, and their box; None where they cannot be used."""
+    points = points_of(header)
+
+    def around(row: list[str]) -> tuple[bool, Box | None]:
+        given = [(row[x], row[y]) for x, y in points if row[x] or row[y]]  # AutoML leaves two of four corners empty
+        return bool(given), hull(given) if len(given) > 1 else None
+
+    def corners(row: list[str]) -> tuple[bool, Box | None]:
+        texts = [row[columns[column]] for column in CORNERS]
+        values = numbers(texts)
+        return any(texts), tuple(values) if values else None
+
+    return around if points else corners
+
+
+def _split_reader(source: Source, columns: dict[str, int], builder: SetBuilder) -> Callable[[list[str], str], bool]:
+    """What tells whether a row, of which it gets the place, too, belongs to the source's split."""
+    if not source.split:
+        return lambda row, where: True
+    known = csv_splits(source.path)
+    if not any(is_name_of(name, source.split) for name in known):
+        names = ", ".join(known) or "none"
+        raise NoSuchSplit(f"{source.path}: has no split {source.split!r}; it has {names} (FILE.csv:SPLIT)")
+
+    def belongs(row: list[str], where: str) -> bool:
+        name = row[columns["split"]]
+        if not name:
+            builder.problem("rows that name no split, left out", where)
+        return is_name_of(name, source.split)
+
+    return belongs
+
+
+def _say_ignored(builder: SetBuilder, header: Sequence[str], source: Source) -> None:
+    scores, others = ignored_columns(header)
+    if not source.split and "split" in (columns := find_columns(header)):
+        others.append(columns["split"])
+    if scores:
+        builder.say(f"scores are not used, each box counts as ground truth: column {', '.join(map(repr, scores))}")
+    if others:
+        builder.say(f"columns that are not read: {', '.join(map(repr, others))}")
+
+
+def _scale_fractions(data: AnnotatedSet, builder: SetBuilder, findings: Findings) -> None:
     """Fractions of the image's size to pixels; a set whose boxes are all within one pixel does not exist."""
-    annotations = [(image, annotation) for image in data.images for annotation in image.annotations]
-    if annotations and all(0 <= value <= 1 for _, annotation in annotations for value in annotation.box):
+    annotations: list[tuple[ImageRecord, Any]] = [(image, a) for image in data.images for a in image.annotations]
+    small = [(image, annotation) for image, annotation in annotations if like_fractions(annotation.box)]
+    if annotations and len(small) == len(annotations):
         for image, annotation in annotations:
             x1, y1, x2, y2 = annotation.box
             annotation.box = (x1 * image.width, y1 * image.height, x2 * image.width, y2 * image.height)
-        builder.say("all corners lie between 0 and 1: taken as fractions of the image's width and height")
+        builder.say(
+            "all corners lie between 0 and 1 or close to it: taken as fractions of the image's width and height"
+        )
+    elif 2 * len(small) > len(annotations):
+        findings.refuse(
+            data.path,
+            "boxes in pixels, in a set whose other corners look like fractions of the image's size (0 to 1)",
+            [image.where(annotation) for image, annotation in annotations if not like_fractions(annotation.box)],
+        )
