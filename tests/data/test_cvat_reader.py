@@ -134,3 +134,11 @@ def test_broken_shapes(tmp_path):
     text = "\n".join(map(str, findings.all))
     assert "2 shapes whose coordinates cannot be used" in text and "1 shapes without a class left out" in text
     assert boxes(data) == {"a.png": []}
+
+
+def test_outside_must_be_yes_or_no(tmp_path):
+    image(tmp_path / "frame_000000.png")
+    box = '<box frame="0" outside="perhaps" xtl="1" ytl="2" xbr="9" ybr="9"/>'
+    path = write(tmp_path / "a.xml", cvat_xml(f'<track id="0" label="cat">{box}</track>'))
+    with pytest.raises(UserError, match=r"(?s)neither yes nor no.*track 0, frame 0: outside is 'perhaps'"):
+        read(path)

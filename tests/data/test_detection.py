@@ -228,7 +228,7 @@ def test_links_out_of_the_folder_are_not_looked_at(tmp_path):
         ("cvat_dataset/for_video", "CVAT XML, 3 images, 3 classes", [(3, 4, 10, 5)]),
         ("coco_dataset/coco_roboflow", "COCO JSON, 1 images, 3 classes", [(2, 2, 5, 3)]),
         ("roboflow_dataset/coco", "COCO JSON, 2 images, 2 classes", [(2, 1, 5, 2), (0, 0, 2, 4)]),
-        ("roboflow_dataset/createml", "CreateML JSON, 2 images, 2 classes", [(0.5, 0.5, 3.5, 1.5), (-1, -2, 1, 2)]),
+        ("roboflow_dataset/createml", "CreateML JSON, 2 images, 2 classes", [(2, 1, 5, 2), (0, 0, 2, 4)]),
     ],
 )
 def test_samples_that_the_tools_wrote(folder, summary, found):

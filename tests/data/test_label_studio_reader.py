@@ -164,3 +164,59 @@ def test_its_yolo_export(tmp_path):
     write(tmp_path / "notes.json", {"categories": [{"id": 0, "name": "ant"}, {"id": 1, "name": "cat"}], "info": {}})
     data = read(str(tmp_path))
     assert boxes(data) == {"1a2b3c4d-a.png": [("cat", BOX)]} and data.classes == ("ant", "cat")
+
+
+def two_images(number, *regions, **data):
+    return {**label_studio_task(number, "", *regions), "data": data}
+
+
+def test_regions_of_a_task_with_two_images_go_to_the_image_that_they_name(tmp_path):
+    for name in "abcd":
+        image(tmp_path / f"{name}.png")
+    tasks = [
+        two_images(1, {**REGION, "to_name": "image2"}, image1="a.png", image2="b.png"),
+        two_images(2, {**REGION, "to_name": "image1"}, image1="c.png", image2="d.png"),
+    ]
+    data = read(write(tmp_path / "export.json", tasks))
+    assert boxes(data) == {"a.png": [], "b.png": [("cat", BOX)], "c.png": [("cat", BOX)], "d.png": []}
+
+
+@pytest.mark.parametrize(
+    ("keys", "names"),
+    [
+        (("image1", "image2"), ("img-1", "img-2")),
+        (("left", "right"), ("img", "img")),
+        (("image", "image2"), ("img-1", "img-2")),
+        (("image1", "image2"), (None, None)),
+    ],
+)
+def test_a_task_with_two_images_is_refused_where_its_regions_name_none(tmp_path, keys, names):
+    for name in "ab":
+        image(tmp_path / f"{name}.png")
+    regions = [{**REGION, "id": str(i), "to_name": name} for i, name in enumerate(names)]
+    path = write(tmp_path / "export.json", [two_images(7, *regions, **dict(zip(keys, ("a.png", "b.png"))))])
+    with pytest.raises(UserError, match=f"(?s)tasks with several images.*task 7: {', '.join(keys)}"):
+        read(path)
+
+
+def test_json_min_does_not_tell_two_images_apart(tmp_path):
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    region = {"x": 25, "y": 50, "width": 50, "height": 25, "rotation": 0, "rectanglelabels": ["cat"]}
+    item = {"image": "a.png", "image2": "b.png", "id": 3, "label": [region], "annotation_id": 5}
+    with pytest.raises(UserError, match=r"(?s)tasks with several images.*export JSON.*task 3: image, image2"):
+        read(write(tmp_path / "export.json", [item]))
+
+
+@pytest.mark.parametrize(
+    ("dates", "label"),
+    [((None, None, None), "2"), (("2024-01-01", None, None), "0"), ((None, "2024-01-01", "2023-01-01"), "1")],
+)
+def test_annotations_without_a_date(tmp_path, dates, label):
+    image(tmp_path / "a.png")
+    made = [
+        {"result": [label_studio_region((25, 50, 50, 25), [str(i)])], "updated_at": date}
+        for i, date in enumerate(dates)
+    ]
+    data = read(write(tmp_path / "export.json", [{**label_studio_task(1, "a.png"), "annotations": made}]))
+    assert data.classes == (label,)

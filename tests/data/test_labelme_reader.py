@@ -4,7 +4,7 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.data.findings import Findings
+from fa_detectron.data.findings import NOTE, PROBLEM, Findings
 from fa_detectron.errors import UserError
 from tests.data.exports import boxes, image, labelme_file, write
 from tests.data.reading import read
@@ -103,3 +103,28 @@ def test_the_xml_of_the_web_tool(tmp_path):
     assert [i.image_id for i in data.images] == ["Images/one/img1.png", "Images/two/img1.png"]
     assert boxes(data)["img1.png"] == [("window", (43, 33, 45, 37)), ("plate", (5, 6, 12, 18))]
     assert data.summary == "read as LabelMe XML, 2 images, 2 classes"
+
+
+def test_merged_shapes_are_counted_and_merged_rectangles_are_a_problem(tmp_path):
+    image(tmp_path / "a.png")
+    triangle, rectangle = [[1, 1], [4, 4], [2, 9]], [[1, 1], [4, 4]]
+    parts = [
+        {"label": label, "shape_type": kind, "points": points, "group_id": 7}
+        for label, kind, points in [("cat", "polygon", triangle)] * 3 + [("dog", "rectangle", rectangle)] * 2
+    ]
+    write(tmp_path / "a.json", labelme_file("a.png", *parts))
+    read(str(tmp_path), findings=(findings := Findings()))
+    assert "1 rectangles merged" in str(findings.of(PROBLEM)[0]) and "shape 4 in" in str(findings.of(PROBLEM)[0])
+    assert "2 shapes merged" in str(findings.of(NOTE)[0])
+
+
+def test_words_that_mean_neither_yes_nor_no_are_refused(tmp_path):
+    image(tmp_path / "a.png")
+    shape = {"label": "cat", "shape_type": "rectangle", "points": [[1, 1], [4, 4]], "difficult": "maybe"}
+    write(tmp_path / "a.json", labelme_file("a.png", shape))
+    with pytest.raises(UserError, match=r"(?s)neither yes nor no.*shape 0 in .*a\.json: difficult is 'maybe'"):
+        read(str(tmp_path))
+    image(tmp_path / "xml" / "img1.png")
+    write(tmp_path / "xml" / "a.xml", XML.replace("<deleted>1", "<deleted>perhaps"))
+    with pytest.raises(UserError, match=r"(?s)neither yes nor no.*object 2 in .*a\.xml: deleted is 'perhaps'"):
+        read(str(tmp_path / "xml"))

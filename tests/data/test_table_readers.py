@@ -6,7 +6,7 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.data.findings import Findings
+from fa_detectron.data.findings import PROBLEM, Findings
 from fa_detectron.errors import UserError
 from tests.data.exports import boxes, image, write
 from tests.data.reading import read
@@ -94,11 +94,36 @@ def test_createml_counts_from_the_centre(tmp_path):
     assert boxes(data) == {"a.png": [("cat", BOX)]} and data.summary == "read as CreateML JSON, 1 images, 1 classes"
 
 
-def test_createml_that_was_written_from_corners_is_pointed_out(tmp_path):
+def test_createml_that_was_written_from_corners_is_read_so_and_pointed_out(tmp_path):
     image(tmp_path / "a.png")
-    findings = Findings()
-    read(write(tmp_path / "a.json", createml(2, 3, 20, 15)), findings=findings)
-    assert "none would if x and y were those of the upper left corner" in str(findings.all[0])
+    image(tmp_path / "b.png")
+    items = createml(2, 3, 20, 15) + createml(30, 20, 20, 15, "b.png")
+    data = read(write(tmp_path / "a.json", items), findings=(findings := Findings()))
+    assert boxes(data) == {"a.png": [("cat", (2, 3, 22, 18))], "b.png": [("cat", (30, 20, 50, 35))]}
+    (finding,) = findings.of(PROBLEM)
+    assert len(finding.items) == 1 and "read with x and y as their upper left corner" in finding.what
+
+
+@pytest.mark.parametrize(
+    "items",
+    [
+        createml(9.5, 7, 20, 15),  # by half a pixel
+        createml(2, 3, 20, 15) + createml(60, 40, 7, 8, "b.png"),  # a corner does not fit either
+    ],
+)
+def test_createml_stays_with_the_centre_where_corners_are_not_certain(tmp_path, items):
+    image(tmp_path / "a.png")
+    image(tmp_path / "b.png")
+    data = read(write(tmp_path / "a.json", items), findings=(findings := Findings()))
+    coordinates = items[0]["annotations"][0]["coordinates"]
+    assert boxes(data)["a.png"][0][1][0] == coordinates["x"] - 10 and not findings.of(PROBLEM)
+
+
+@pytest.mark.parametrize("centre", [(0.5, 0.5), (0.95, 0.1)])
+def test_createml_in_fractions_is_refused(tmp_path, centre):
+    image(tmp_path / "a.png")
+    with pytest.raises(UserError, match="look like fractions"):
+        read(write(tmp_path / "a.json", createml(*centre, 0.2, 0.3)))
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,16 @@
-"""Read CreateML JSON: a list of images with boxes whose x and y are those of the centre, in pixels."""
+"""Read CreateML JSON: a list of images with boxes whose x and y are those of the centre, in pixels.
 
-from fa_detectron.data.findings import PROBLEM, Findings
+Some tools write those of the upper left corner. A file is read so, and said to be, where a box would leave its image by
+more than a pixel around its centre, and none does from its corner.
+"""
+
+from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import Source
-from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
+from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 
 from .builder import SetBuilder
 from .json_file import objects, read_json
-from .shapes import Box, numbers
+from .shapes import Box, like_fractions, numbers
 
 
 def read_createml(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
@@ -21,15 +25,32 @@ def read_createml(source: Source, options: ReadOptions, findings: Findings) -> A
             for number, annotation in enumerate(objects(item.get("annotations", item.get("annotation")))):
                 builder.box(image, annotation.get("label"), _box(annotation.get("coordinates")), number)
     data = builder.finish()
-    leaving = [(image, a) for image in data.images for a in image.annotations if min(a.box[0], a.box[1]) < -1]
-    if leaving and all(_fits(image, _shifted(a.box)) for image in data.images for a in image.annotations):
-        findings.say(
-            PROBLEM,
+    annotations = [(image, annotation) for image in data.images for annotation in image.annotations]
+    _refuse_fractions(data.path, annotations, findings)
+    leaving = [image.where(annotation) for image, annotation in annotations if not _fits(image, annotation.box)]
+    if leaving and all(_fits(image, _shifted(annotation.box)) for image, annotation in annotations):
+        findings.problem(
             data.path,
-            f"{len(leaving)} boxes leave their image, and none would if x and y were those of the upper left corner; "
-            "CreateML's are those of the centre. Was the file written by another tool?",
+            "boxes leave their image with x and y as their centre (CreateML), and none does with x and y as its upper "
+            "left corner: all boxes of the file are read with x and y as their upper left corner",
+            leaving,
+            "Look at the boxes on the images before you train (python -m fa_detectron.check_data draws some).",
         )
+        for _, annotation in annotations:
+            annotation.box = _shifted(annotation.box)
     return data
+
+
+def _refuse_fractions(path: str, annotations: list[tuple[ImageRecord, Annotation]], findings: Findings) -> None:
+    if annotations and all(
+        like_fractions((*a.box, *_shifted(a.box))) and min(i.width, i.height) > 3 for i, a in annotations
+    ):
+        findings.refuse(
+            path,
+            "boxes, all of them, look like fractions of the image's sides, and CreateML's are in pixels",
+            [image.where(annotation) for image, annotation in annotations],
+            "Multiply x and width by the image's width, y and height by its height.",
+        )
 
 
 def _box(coordinates: object) -> Box | None:
@@ -48,4 +69,5 @@ def _shifted(box: Box) -> Box:
 
 
 def _fits(image: ImageRecord, box: Box) -> bool:
-    return box[0] >= 0 and box[1] >= 0 and box[2] <= image.width and box[3] <= image.height
+    """Whether a box leaves its image by a pixel at most."""
+    return box[0] >= -1 and box[1] >= -1 and box[2] <= image.width + 1 and box[3] <= image.height + 1

@@ -111,6 +111,7 @@ def _read_video(builder: SetBuilder, root: Element) -> None:
             elif shape.tag in _AREAS and (frame is None or not frame.is_integer()):
                 builder.refuse("shapes of tracks without the number of a frame", f"track {number_}")
             elif shape.tag in _AREAS:
+                builder.mark(shape.get("outside"), "outside", f"track {number_}, frame {int(frame)}")
                 shapes[int(frame)] = shape
         for frame, box in _follow(shapes, images):
             if frame in images:

@@ -1,13 +1,13 @@
 """Read Label Studio's JSON and JSON-MIN: regions in percent of the image, rotated ones with the box around them.
 
-Of several annotations of a task the one marked as ground truth counts, else the latest; cancelled ones and predictions
+Of several annotations of a task the one marked as ground truth counts, else the latest (the last in the list where none
+has a date); cancelled ones and predictions
 do not count. A task without an annotation is not part of the set; one with an empty annotation is an image without a
 box. Rectangles, ellipses and polygons are read, brush masks refused; anything else (key points, choices) is left out.
 """
 
 import os
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from fa_detectron.data.findings import Findings
@@ -21,6 +21,7 @@ from .shapes import Box, ellipse, hull, numbers, rotated
 
 _SHAPES = ("rectangle", "ellipse", "polygon")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
+_IMAGE = re.compile(r"\.(?:bmp|gif|jfif|jpe?g?|png|tiff?|webp)(?:$|\?)", re.IGNORECASE)
 _TASK_KEYS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id")
 
 
@@ -31,8 +32,10 @@ def read_label_studio(source: Source, options: ReadOptions, findings: Findings) 
     """
     builder = SetBuilder(source, options, findings)
     tasks = objects(read_json(source.path))
-    minimal = not any(isinstance(task.get("data"), dict) for task in tasks)
-    for task in _minimal_tasks(tasks) if minimal else tasks:
+    if not any(isinstance(task.get("data"), dict) for task in tasks):
+        tasks = _minimal_tasks(tasks)
+    shown = {_object(region) for task in tasks for a in _annotations(task) for region in _drawn(a)}
+    for task in tasks:
         where = f"task {short(task.get('id'))}"
         made = [a for a in _annotations(task) if not flag(a.get("was_cancelled"))]
         if not made:
@@ -40,21 +43,28 @@ def read_label_studio(source: Source, options: ReadOptions, findings: Findings) 
             continue
         if len(made) > 1:
             builder.note("tasks with several annotations: the ground truth counts, else the latest one", where)
-        chosen = max(
-            made, key=lambda a: (bool(flag(a.get("ground_truth"))), str(a.get("updated_at") or a.get("created_at")))
-        )
-        regions = objects(chosen.get("result"))
-        image = _image(builder, task, regions, where)
-        if image:
-            _add_regions(builder, image, regions)
+        regions = objects(_latest(made).get("result"))
+        for name, own in _by_image(builder, task, regions, shown, where):
+            if image := _image(builder, name, own, where):
+                _add_regions(builder, image, own)
     return builder.finish()
+
+
+def _latest(made: list[dict[str, Any]]) -> dict[str, Any]:
+    """The annotation that counts; of those without a date, which are older than any with one, the last in the list."""
+
+    def rank(index: int) -> tuple[bool, str, int]:
+        item = made[index]
+        return bool(flag(item.get("ground_truth"))), str(item.get("updated_at") or item.get("created_at") or ""), index
+
+    return made[max(range(len(made)), key=rank)]
 
 
 def _annotations(task: dict[str, Any]) -> list[dict[str, Any]]:
     return objects(task.get("annotations", task.get("completions")))  # the latter before version 1.0
 
 
-def _minimal_tasks(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _minimal_tasks(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The items of JSON-MIN, one an annotation, as tasks."""
     tasks: dict[str, dict[str, Any]] = {}
     for index, item in enumerate(items):
@@ -69,16 +79,49 @@ def _minimal_tasks(items: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         key = repr(item["id"]) if "id" in item else f"item {index}"
         task = tasks.setdefault(key, {"id": item.get("id", index), "data": data, "annotations": []})
         task["annotations"].append({"result": regions, "updated_at": item.get("updated_at")})
-    return iter(tasks.values())
+    return list(tasks.values())
 
 
-def _image(builder: SetBuilder, task: dict[str, Any], regions: list[dict[str, Any]], where: str) -> ImageRecord | None:
+def _object(region: dict[str, Any]) -> str:
+    name = region.get("to_name")
+    return name if isinstance(name, str) else ""
+
+
+def _drawn(annotation: dict[str, Any]) -> list[dict[str, Any]]:
+    """The regions of an annotation that lie on an image."""
+    regions = objects(annotation.get("result"))
+    return [region for region in regions if isinstance(region.get("value"), dict) and _shape_of(region) != "labels"]
+
+
+def _by_image(
+    builder: SetBuilder, task: dict[str, Any], regions: list[dict[str, Any]], shown: set[Any], where: str
+) -> list[tuple[str | None, list[dict[str, Any]]]]:
+    """(name, regions) of the images of a task; [], and refused, where it cannot be told whose the regions are.
+
+    A region's ``to_name`` is the name of a tag <Image>, usually the key of its image in the task's data. An export does
+    not say which key a tag of another name shows.
+
+    Args:
+        shown: the ``to_name`` of the regions of all tasks; "" for those that have none.
+    """
     data = task.get("data")
     texts = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
+    if shown and shown <= texts.keys():
+        return [(texts[key], [r for r in regions if _object(r) in (key, "")]) for key in texts if key in shown]
+    images = [text for text in dict.fromkeys(texts.values()) if _IMAGE.search(text)]
     usual = [texts[key] for key in ("image", "img", "image_url", "url", "ocr") if key in texts]
-    name = (
-        usual or [text for text in texts.values() if re.search(r"\.\w{3,4}$", text)] or list(texts.values()) or [None]
-    )[0]
+    if (len(shown) > 1 and len(texts) > 1) or (len(images) > 1 and shown and (not usual or "" in shown)):
+        names = ", ".join(key for key, text in texts.items() if text in (images or texts.values()))
+        builder.refuse(
+            "tasks with several images, whose regions do not say to which they belong (export JSON, and call each tag "
+            '<Image> like the key that it shows: name="image1" value="$image1")',
+            f"{where}: {names}",
+        )
+        return []
+    return [((usual or images or list(texts.values()) or [None])[0], regions)]
+
+
+def _image(builder: SetBuilder, name: str | None, regions: list[dict[str, Any]], where: str) -> ImageRecord | None:
     size = next(
         (
             (region.get("original_width"), region.get("original_height"))

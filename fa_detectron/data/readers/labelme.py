@@ -12,7 +12,7 @@ from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import Source, links_outside
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.splits import IMAGE_SUFFIXES
-from fa_detectron.data.values import flag, short
+from fa_detectron.data.values import short
 from fa_detectron.errors import UserError
 
 from .builder import SetBuilder
@@ -89,13 +89,17 @@ def _shapes(builder: SetBuilder, image: ImageRecord, shapes: list[Any]) -> None:
         if kind in _NO_AREA:
             builder.leave_out(kind)
             continue
-        box = _box(kind, shape.get("points"))
+        where = f"shape {index} in {image.source}"
+        box, crowd = _box(kind, shape.get("points")), builder.mark(shape.get("difficult"), "difficult", where)
         group = (short(shape.get("group_id")), short(shape.get("label")))
         if box and shape.get("group_id") is not None and group in groups:
             first = groups[group]
             first.box = hull([first.box[:2], first.box[2:], box[:2], box[2:]])
+            first.iscrowd = max(first.iscrowd, int(crowd))
+            add, kind = (builder.problem, "rectangles") if kind == "rectangle" else (builder.note, "shapes")
+            add(f"{kind} merged with another of their group_id and class into one box", where)
             continue
-        builder.box(image, shape.get("label"), box, index, crowd=bool(flag(shape.get("difficult"))))
+        builder.box(image, shape.get("label"), box, index, crowd)
         if box and image.annotations and image.annotations[-1].index == index:
             groups[group] = image.annotations[-1]
 

@@ -9,7 +9,6 @@ from xml.etree.ElementTree import Element
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
-from fa_detectron.data.values import flag
 from fa_detectron.errors import UserError
 
 from .builder import SetBuilder
@@ -37,7 +36,7 @@ def read_labelme_xml(source: Source, options: ReadOptions, findings: Findings) -
         size = (root.findtext("imagesize/ncols"), root.findtext("imagesize/nrows"))
         image = builder.image(os.path.join(folder, name) if name else "", path, size, file=path, otherwise=[name])
         for index, item in enumerate(root.iterfind("object") if image else ()):
-            if not flag((item.findtext("deleted") or "").strip()):
+            if not builder.mark(item.findtext("deleted"), "deleted", f"object {index} in {path}"):
                 builder.box(image, item.findtext("name"), _box(item), index)
     return builder.finish()
 
