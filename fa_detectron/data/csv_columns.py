@@ -1,7 +1,7 @@
 """The columns of a CSV file of boxes: what they may be called, and which splits they name."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from .glance import csv_rows
 from .splits import is_split
@@ -91,6 +91,18 @@ def coordinates_missing(header: Iterable[str]) -> list[str]:
     return [column for column in (*CORNERS, "class") if column not in found]
 
 
+def csv_table(path: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header of a CSV file, which empty lines may precede, and (line number, fields) of each further row.
+
+    Raises:
+        UserError: the file cannot be read; the rows raise it, too.
+    """
+    lines = read_text(path).splitlines()
+    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
+    rows = csv_rows(path, lines[first:])
+    return next(rows, []), enumerate(rows, first + 2)
+
+
 def csv_splits(path: str) -> list[str]:
     """The splits that a CSV file names in a column, as it calls them; [] where it has none.
 
@@ -99,11 +111,10 @@ def csv_splits(path: str) -> list[str]:
     Raises:
         UserError: the file cannot be read.
     """
-    rows = csv_rows(path, read_text(path).splitlines())
-    header = next(rows, [])
+    header, rows = csv_table(path)
     field = find_columns(header).get("split")
     if field is None:
         return []
     position = header.index(field)
-    names = sorted({row[position] for row in rows if len(row) > position and row[position]})
+    names = sorted({row[position] for _, row in rows if len(row) > position and row[position]})
     return names if len(names) > 1 or any(map(is_split, names)) else []

@@ -112,3 +112,10 @@ def test_files_that_excel_writes(tmp_path, encoding):
     text = f"{HEADER}\r\nä.png,10,5,30,20,Kätzchen\r\n".replace(",", "\t")
     (tmp_path / "boxes.csv").write_bytes(text.encode(encoding))
     assert boxes(read(str(tmp_path))) == {"ä.png": [("Kätzchen", (10, 5, 30, 20))]}
+
+
+def test_empty_lines_before_the_header(tmp_path):
+    image(tmp_path / "a.png")
+    path = write(tmp_path / "boxes.csv", f"\n \n{HEADER},split\na.png,10,5,30,20,cat,train\na.png,1,2,x,4,cat,train\n")
+    assert boxes(read(path, findings=(findings := Findings()))) == {"a.png": [("cat", (10, 5, 30, 20))]}
+    assert "annotation 5 in" in str(findings.all[0])

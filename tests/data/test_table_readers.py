@@ -119,13 +119,6 @@ def test_createml_stays_with_the_centre_where_corners_are_not_certain(tmp_path, 
     assert boxes(data)["a.png"][0][1][0] == coordinates["x"] - 10 and not findings.of(PROBLEM)
 
 
-@pytest.mark.parametrize("centre", [(0.5, 0.5), (0.95, 0.1)])
-def test_createml_in_fractions_is_refused(tmp_path, centre):
-    image(tmp_path / "a.png")
-    with pytest.raises(UserError, match="look like fractions"):
-        read(write(tmp_path / "a.json", createml(*centre, 0.2, 0.3)))
-
-
 @pytest.mark.parametrize(
     ("header", "row"),
     [

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.formats import FORMATS
+from fa_detectron.data.fractions import refuse_fractions
 from fa_detectron.data.image_list import check_image_list
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
@@ -47,5 +48,6 @@ def read_annotated_set(source: Source, options: ReadOptions, findings: Findings)
     """
     data = _READERS[source.format](source, options, findings)
     check_image_list(data, options, findings)
+    refuse_fractions(data, findings)
     data.format = FORMATS[source.format].title
     return data

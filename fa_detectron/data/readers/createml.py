@@ -6,11 +6,11 @@ more than a pixel around its centre, and none does from its corner.
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import Source
-from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 
 from .builder import SetBuilder
 from .json_file import objects, read_json
-from .shapes import Box, like_fractions, numbers
+from .shapes import Box, numbers
 
 
 def read_createml(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
@@ -26,7 +26,6 @@ def read_createml(source: Source, options: ReadOptions, findings: Findings) -> A
                 builder.box(image, annotation.get("label"), _box(annotation.get("coordinates")), number)
     data = builder.finish()
     annotations = [(image, annotation) for image in data.images for annotation in image.annotations]
-    _refuse_fractions(data.path, annotations, findings)
     leaving = [image.where(annotation) for image, annotation in annotations if not _fits(image, annotation.box)]
     if leaving and all(_fits(image, _shifted(annotation.box)) for image, annotation in annotations):
         findings.problem(
@@ -39,18 +38,6 @@ def read_createml(source: Source, options: ReadOptions, findings: Findings) -> A
         for _, annotation in annotations:
             annotation.box = _shifted(annotation.box)
     return data
-
-
-def _refuse_fractions(path: str, annotations: list[tuple[ImageRecord, Annotation]], findings: Findings) -> None:
-    if annotations and all(
-        like_fractions((*a.box, *_shifted(a.box))) and min(i.width, i.height) > 3 for i, a in annotations
-    ):
-        findings.refuse(
-            path,
-            "boxes, all of them, look like fractions of the image's sides, and CreateML's are in pixels",
-            [image.where(annotation) for image, annotation in annotations],
-            "Multiply x and width by the image's width, y and height by its height.",
-        )
 
 
 def _box(coordinates: object) -> Box | None:

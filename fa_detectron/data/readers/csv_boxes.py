@@ -12,19 +12,19 @@ from fa_detectron.data.csv_columns import (
     CORNERS,
     crowd_columns,
     csv_splits,
+    csv_table,
     find_columns,
     ignored_columns,
     points_of,
 )
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.glance import csv_rows
+from fa_detectron.data.fractions import like_fractions
 from fa_detectron.data.paths import NoSuchSplit, Source
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.splits import is_name_of
-from fa_detectron.data.text_files import read_text
 
 from .builder import SetBuilder
-from .shapes import Box, hull, like_fractions, numbers
+from .shapes import Box, hull, numbers
 
 
 def read_csv(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
@@ -33,17 +33,16 @@ def read_csv(source: Source, options: ReadOptions, findings: Findings) -> Annota
     See :func:`fa_detectron.data.readers.read_annotated_set`.
     """
     builder = SetBuilder(source, options, findings)
-    rows = csv_rows(source.path, read_text(source.path).splitlines())
-    header = next(rows)
+    header, rows = csv_table(source.path)
     columns = {column: header.index(field) for column, field in find_columns(header).items()}
     box_of, in_split = _box_reader(header, columns), _split_reader(source, columns, builder)
     crowd = crowd_columns(header)
     images: dict[str, ImageRecord | None] = {}
-    for index, row in enumerate(rows):
+    for line, row in rows:
         if not any(row):
             continue
         row += [""] * (len(header) - len(row))
-        where = f"line {index + 2}"
+        where = f"line {line}"
         if len(row) > len(header):
             builder.refuse(f"rows with more fields than the header ({len(header)})", f"{where}: {len(row)} fields")
             continue
@@ -56,7 +55,7 @@ def read_csv(source: Source, options: ReadOptions, findings: Findings) -> Annota
         image, (given, box) = images[name], box_of(row)
         if image and (given or row[columns["class"]]):
             marks = [builder.mark(row[position], header[position], where) for position in crowd]
-            builder.box(image, row[columns["class"]], box, index, crowd=any(marks))
+            builder.box(image, row[columns["class"]], box, line, crowd=any(marks))
     _say_ignored(builder, header, source)
     data = builder.finish()
     _scale_fractions(data, builder, findings)

@@ -15,14 +15,6 @@ def numbers(values: Iterable[Any]) -> list[float] | None:
     return None if None in found else found
 
 
-def like_fractions(values: Iterable[float]) -> bool:
-    """Whether the coordinates of a box look like fractions of the image's size, a little beyond it at most.
-
-    In pixels, such a box would be hardly more than a pixel.
-    """
-    return all(-0.5 <= value <= 1.5 for value in values)
-
-
 def hull(points: Any) -> Box | None:
     """The box around points, [(x, y), ...] of any length; None where they are none."""
     if not isinstance(points, Sequence) or isinstance(points, str) or not points:
