@@ -95,9 +95,8 @@ def nvdisasm() -> Path:
 def compile_kernels(source: str, arch: str = "90") -> dict[str, Kernel]:
     """The kernels of ``csrc/cuda/<source>`` as the extension's build compiles them for sm_<arch>."""
     sys.path[:0] = [str(ROOT / "csrc"), str(ROOT / "tools")]
-    import cuda_spills
-
     import build
+    import cuda_spills
 
     root, _ = build.toolkit()
     extension = build.extensions()[0]

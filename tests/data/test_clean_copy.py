@@ -17,7 +17,8 @@ from tests.data.reading import clean, read
 def coco(root, split="train", **edits):
     """A Roboflow export with every kind of defect that can be left out or repaired."""
     for number, name in enumerate(("a", "b", "c", "copy", "tall")):
-        image(root / split / f"{name}.png", shade=number if name != "copy" else 0)
+        shade = 10 * len(split)  # other photographs in another split
+        image(root / split / f"{name}.png", shade=shade + (number if name != "copy" else 0))
     write(root / split / "broken.png", "no image")
     names = ["a.png", "b.png", "c.png", "copy.png", "tall.png", "broken.png", "absent.png"]
     images = [{"id": 10 + i, "file_name": name, "width": 64, "height": 48} for i, name in enumerate(names)]
@@ -44,7 +45,7 @@ def coco(root, split="train", **edits):
 
 def test_what_is_written_passes_the_check_and_the_changes_are_listed(tmp_path, check):
     coco(tmp_path / "set")
-    coco(tmp_path / "set", "valid")
+    coco(tmp_path / "set", "validation")
     status, text, _ = check(tmp_path / "set", "--write", tmp_path / "clean")
     assert status == 1 and "train: 3 images, 2 boxes, 2 classes" in text and "val: 3 images" in text
     assert sorted(os.listdir(tmp_path / "clean")) == ["changes.txt", "train", "val"]
