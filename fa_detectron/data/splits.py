@@ -8,7 +8,7 @@ from fa_detectron.plain_yaml import read_plain_yaml
 
 from .text_files import read_text
 
-IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .png .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .mpo .pgm .png .pnm .ppm .tif .tiff .webp".split())
 LABEL_FOLDERS = ("labels", "labelTxt")  # the second one holds DOTA's rows
 _VALIDATION = ("val", "valid", "validate", "validation")
 SPLITS = ("train", *_VALIDATION, "test")
