@@ -23,7 +23,7 @@ from .glance import cvat_subsets
 from .paths import NoSuchSplit, Source, is_inside, links_outside
 from .readers.json_file import read_json
 from .readers.voc_layout import has_image_sets, split_list, split_xml_folder, voc_splits, xml_folder
-from .splits import find_description, has_split, is_image, read_description, split_names
+from .splits import find_description, has_split, is_image, read_description, split_names, usual_description
 
 _TITLES = ", ".join(known.title for known in FORMATS.values())
 PATH_HELP = f"the file or folder of the annotations ({_TITLES}), FOLDER:SPLIT for one split"
@@ -139,7 +139,7 @@ def _source(file: AnnotationFile, split: str, named: bool) -> Source:
 def _of_folder(folder: str, split: str, named: bool) -> Source:
     if has_image_sets(folder):
         return Source(folder, split, "voc")
-    if find_description(folder):
+    if usual_description(folder):
         return Source(folder, split, "yolo")
     for name in folders_in(folder):
         part = os.path.join(folder, name)
@@ -149,7 +149,7 @@ def _of_folder(folder: str, split: str, named: bool) -> Source:
         return found
     if split_list(folder, split) or _voc_folder(split_xml_folder(folder, split)):
         return Source(folder, split, "voc")
-    if has_split(folder, split):
+    if find_description(folder) or has_split(folder, split):
         return Source(folder, split, "yolo")
     if others := _other_splits(folder):
         raise NoSuchSplit(f"{folder}: has no split {split!r}; it has {', '.join(others)} (FOLDER:SPLIT)")
