@@ -15,14 +15,11 @@ from detectron2.data import DatasetCatalog
 
 from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
 from fa_detectron.data.builtin_scenes import render_scene
-from fa_detectron.data.checks import clean_boxes
-from fa_detectron.data.findings import Findings
 from fa_detectron.data.pixel_range import measure_range
 from fa_detectron.data.pixels import ImageReader
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 from tests.data.image_files import deep_copy, png16, tiff
-from tests.data.reading import read
 
 RNG = np.random.default_rng(5)
 
@@ -228,22 +225,6 @@ def test_the_other_way_round(sideways, settled):
     settled(sideways)
     with pytest.raises(UserError, match=r"3 images of another size.*\n.*1\.jpg: is 64x48, annotated as 48x64"):
         settled(sideways, EXIF_ORIENTATION=False)
-
-
-@pytest.mark.parametrize("mode", ["stop", "clip", "skip"])
-def test_boxes_of_the_stored_pixels_without_a_size_are_told_with_the_option(sideways, mode):
-    content = json.loads(Path(sideways).read_text())
-    for image in content["images"]:
-        del image["width"], image["height"]
-    content["annotations"] = [{**content["annotations"][0], "bbox": [44, 4, 20, 10]}]
-    Path(sideways).write_text(json.dumps(content))
-    clean_boxes(read(sideways), mode, findings := Findings())
-    (text,) = [str(found) for found in findings.all if found.items]
-    assert "1 of them fit the image before the turn" in text and "INPUT.EXIF_ORIENTATION False" in text
-    content["annotations"][0]["bbox"] = [44, 4, 40, 10]  # leaves the stored image, too
-    Path(sideways).write_text(json.dumps(content))
-    clean_boxes(read(sideways), mode, findings := Findings())
-    assert findings.all and "EXIF" not in "".join(map(str, findings.all))
 
 
 def test_sizes_of_yolo_and_voc_sets_follow_the_option(yolo, voc, settled):

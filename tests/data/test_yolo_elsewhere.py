@@ -81,6 +81,15 @@ def test_lists_of_folders_that_lead_to_one_place_are_refused(tmp_path):
         read(describe(tmp_path / "data.yaml", "train: [/a/train/images]\nval: [/a/val/images]"))
 
 
+def test_labels_that_are_xml_files_are_named(tmp_path):
+    save(tmp_path / "images/a.png")
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels/a.xml").write_text("<annotation/>")
+    path = describe(tmp_path / "data.yaml", "train: images")
+    with pytest.raises(UserError, match=r"there is .*labels/a\.xml instead, so name the folder of the XML files"):
+        read(path)
+
+
 @pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".pnm", ".jfif", ".gif", ".mpo"])
 def test_image_suffixes(tmp_path, suffix):
     image = save(tmp_path / "images/a.png", tmp_path / "labels/a.txt")

@@ -56,9 +56,14 @@ def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) ->
     without = [image for image, label in found.items() if not os.path.isfile(label)]
     if len(without) == len(found):
         first = next(iter(layout.images))
+        xml = (place[: -len("txt")] + "xml" for place in layout.images[first])
+        hint = next(
+            (f"; there is {path} instead, so name the folder of the XML files" for path in filter(os.path.isfile, xml)),
+            "",
+        )
         raise UserError(
             f"{path}: none of its {len(layout.images)} images has a label file; looked for those of {first} in "
-            f"{', '.join(layout.images[first])}"
+            f"{', '.join(layout.images[first])}{hint}"
         )
     findings.note(path, "images without a label file, taken as images without objects", without)
     if layout.only_labelled and len(found) < len(layout.images):
