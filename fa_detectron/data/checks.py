@@ -21,6 +21,10 @@ TINY = 1.0  # pixels of a side, up to which a box is reported
 HEADERS = 5000  # images whose header is read, tenths of a millisecond each
 DECODED = 1000  # images that are read whole, milliseconds each
 _AS_STORED = "as it is stored"
+_READ_AS_STORED = (
+    "read images as they are stored: INPUT.EXIF_ORIENTATION False, at the end of the command line (of check_data: "
+    "after --opts) or in the config."
+)
 
 
 BAD_BOXES = ("stop", "clip", "skip")  # what --bad-boxes may be
@@ -63,11 +67,12 @@ def clean_boxes(data: AnnotatedSet, bad_boxes: str, findings: Findings) -> None:
             be clipped (empty, inverted, wholly outside, not numbers); "skip" leaves out all bad ones.
     """
     left_out, tiny, cut = [], [], []
-    rounded = 0
+    rounded, fitting = 0, 0
     for image in data.images:
         kept = []
         for annotation in image.annotations:
             problem = box_problem(annotation.box, image.width, image.height)
+            fitting += bool(problem) and _fits_as_stored(annotation.box, image)
             if problem and bad_boxes == "clip" and "leaves the image" in problem and _overlaps(annotation.box, image):
                 cut.append(f"{image.where(annotation)}: {problem}")
             elif problem:
@@ -86,16 +91,32 @@ def clean_boxes(data: AnnotatedSet, bad_boxes: str, findings: Findings) -> None:
         image.annotations = kept
     kinds = Counter(kind for text in left_out for kind in _KINDS if kind in text.rpartition("): ")[2])
     of_kind = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
+    hint = ""
+    if fitting:
+        turned = f"{fitting} of them fit the image before the turn that its EXIF orientation asks for."
+        hint = f"{turned} If the boxes are those of the stored pixels, {_READ_AS_STORED}"
     if bad_boxes == "stop":
         remedy = (
             "Repair them, clip them with --bad-boxes clip or leave them out with --bad-boxes skip (DATASETS.BAD_BOXES)."
         )
+        remedy = f"{hint}\n{remedy}" if hint else remedy
         findings.refuse(data.path, f"bad boxes ({of_kind})", left_out, remedy)
-    findings.problem(data.path, f"bad boxes left out ({of_kind})", left_out if bad_boxes != "stop" else ())
-    findings.problem(data.path, "boxes clipped that leave their image", cut)
+    findings.problem(data.path, f"bad boxes left out ({of_kind})", left_out if bad_boxes != "stop" else (), hint)
+    findings.problem(data.path, "boxes clipped that leave their image", cut, hint)
     findings.problem(data.path, "boxes with a side of a pixel or less", tiny)
     if rounded:
         findings.say(NOTE, data.path, f"{rounded} boxes stick out of their image by a pixel or less (they are clipped)")
+
+
+def _fits_as_stored(box: Any, image: ImageRecord) -> bool:
+    """Whether a box that is bad in an upright image is a good one of the image as it is stored."""
+    if image.width == image.height or box_problem(box, image.height, image.width):
+        return False
+    try:
+        header = read_header(image.file_name)
+    except UserError:
+        return False
+    return header.orientation >= 5 and header.stored == (image.height, image.width)
 
 
 def _overlaps(box: tuple[float, float, float, float], image: ImageRecord) -> bool:
@@ -192,8 +213,7 @@ def report_images(path: str, unreadable: Sequence[str], differing: Sequence[str]
         path,
         "images annotated at their stored size, before the turn that their EXIF orientation asks for",
         [text for text in differing if _AS_STORED in text],
-        "If the boxes are those of the stored pixels, too, read images as they are stored: INPUT.EXIF_ORIENTATION "
-        "False, at the end of the command line (of check_data: after --opts) or in the config.",
+        f"If the boxes are those of the stored pixels, too, {_READ_AS_STORED}",
     )
     others = [text for text in differing if _AS_STORED not in text]
     findings.refuse(path, "images of another size than annotated (width x height)", others)

@@ -21,8 +21,17 @@ from .formats import FORMATS, refusal_of
 from .glance import cvat_subsets
 from .paths import NoSuchSplit, Source, is_inside, links_outside
 from .readers.json_file import read_json
-from .readers.voc import xml_folder
-from .splits import find_description, has_split, is_image, is_name_of, is_split, read_description, split_names
+from .readers.voc_layout import has_image_sets, split_list, split_xml_folder, voc_splits, xml_folder
+from .splits import (
+    find_description,
+    has_split,
+    is_image,
+    is_name_of,
+    is_split,
+    read_description,
+    split_names,
+    usual_description,
+)
 
 _TITLES = ", ".join(known.title for known in FORMATS.values())
 PATH_HELP = f"the file or folder of the annotations ({_TITLES}), FOLDER:SPLIT for one split"
@@ -81,14 +90,12 @@ def _split_of(path: str, split: str) -> Source | None:
 
 def _lists_split(source: Source) -> bool:
     """Whether a set whose splits are listed in a file or folder of its own has that of ``source``."""
-    names = split_names(source.split)
     if source.format == "voc" and source.split:
-        lists = os.path.join(source.path, "ImageSets", "Main")
-        return any(os.path.isfile(os.path.join(lists, f"{name}.txt")) for name in names)
+        return bool(split_list(source.path, source.split) or split_xml_folder(source.path, source.split))
     description = source.path if os.path.isfile(source.path) else find_description(source.path)
     if source.format == "yolo" and description:
         content = read_description(description)
-        return any(content.get(name) for name in names)
+        return any(content.get(name) for name in split_names(source.split))
     return True
 
 
@@ -142,9 +149,9 @@ def _source(file: AnnotationFile, split: str, named: bool) -> Source:
 
 
 def _of_folder(folder: str, split: str, named: bool) -> Source:
-    if os.path.isdir(os.path.join(folder, "ImageSets", "Main")):
+    if has_image_sets(folder):
         return Source(folder, split, "voc")
-    if find_description(folder):
+    if usual_description(folder):
         return Source(folder, split, "yolo")
     for name in folders_in(folder):
         part = os.path.join(folder, name)
@@ -152,7 +159,9 @@ def _of_folder(folder: str, split: str, named: bool) -> Source:
             return found
     if found := _set_file(folder, split, named):
         return found
-    if has_split(folder, split):
+    if split_list(folder, split) or _voc_folder(split_xml_folder(folder, split)):
+        return Source(folder, split, "voc")
+    if find_description(folder) or has_split(folder, split):
         return Source(folder, split, "yolo")
     if others := _other_splits(folder):
         raise NoSuchSplit(f"{folder}: has no split {split!r}; it has {', '.join(others)} (FOLDER:SPLIT)")
@@ -167,7 +176,11 @@ def _of_folder(folder: str, split: str, named: bool) -> Source:
 def _other_splits(folder: str) -> list[str]:
     parts = {name: os.path.join(folder, name) for name in folders_in(folder) if is_split(name)}
     found = [name for name, part in parts.items() if _set_file(part, name, False) or _per_image_set(part)]
-    return list(dict.fromkeys(found + splits.splits_of(folder)))
+    return list(dict.fromkeys(found + voc_splits(folder) + splits.splits_of(folder)))
+
+
+def _voc_folder(folder: str) -> bool:
+    return bool(folder) and {file.format for file in annotation_files(folder)} == {"voc"}
 
 
 def _set_file(folder: str, split: str, named: bool) -> Source | None:

@@ -32,6 +32,32 @@ def is_inside(name: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
+class AnyCase:
+    """Finds files and folders whose name may be written in another case. Each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._listings: dict[str, dict[str, str]] = {}
+
+    def find(self, path: str) -> str:
+        """The existing path, as it is written where that exists, else in another case; "" where there is none."""
+        if os.path.exists(path):
+            return path
+        head, tail = os.path.split(path)
+        if head == path or not (folder := self.find(head)):
+            return ""
+        name = self._names(folder).get(tail.casefold())
+        return os.path.join(folder, name) if name else ""
+
+    def _names(self, folder: str) -> dict[str, str]:
+        if folder not in self._listings:
+            try:
+                names = os.listdir(folder)
+            except OSError:  # a file, or not permitted
+                names = []
+            self._listings[folder] = {name.casefold(): name for name in sorted(names, reverse=True)}
+        return self._listings[folder]
+
+
 def encodable(name: str) -> bool:
     """Whether the file system can be asked for a name; JSON may hold halves of characters."""
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
+from detectron2.utils.logger import log_first_n
 
 from fa_detectron.errors import UserError
 
@@ -134,11 +135,22 @@ def _check_files(path: str, records: Sequence[dict[str, Any]], reader: ImageRead
 def _check_path_set(loader: PathLoader, size: InputSize | None, reader: ImageReader) -> list[dict[str, Any]]:
     data = loader.read(findings := Findings(strict=True))
     findings.log()
+    if loader.evaluated and data.has_id_zero:
+        tell_of_id_zero(data.path)
     records = to_dataset_dicts(data, loader.class_names)
     _check_files(data.path, records, reader, findings)
     if size is not None:
         _warn_of_lost_boxes(data, size)
     return records
+
+
+def tell_of_id_zero(path: str) -> None:
+    """Say, once a process, why plain pycocotools may find less against the COCO file ``path``."""
+    text = (
+        f"{path}: an annotation has the id 0, which plain pycocotools never matches. It counts in the figures here, so "
+        "they can be higher than those of pycocotools against this file."
+    )
+    log_first_n(logging.INFO, text, name=__name__, key="message")
 
 
 def _warn_of_lost_boxes(data: AnnotatedSet, size: InputSize) -> None:

@@ -60,6 +60,7 @@ class AnnotatedSet:
     images: list[ImageRecord]
     category_ids: tuple[int | str, ...] | None = None  # of the classes, in their order; None: the format has no ids
     format: str = ""  # in words, as in "CVAT XML"
+    has_id_zero: bool = False  # a COCO file with an annotation of id 0
 
     @property
     def summary(self) -> str:

@@ -6,9 +6,10 @@ from typing import Any
 from fa_detectron.errors import UserError
 from fa_detectron.plain_yaml import read_plain_yaml
 
+from .paths import AnyCase
 from .text_files import read_text
 
-IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .png .tif .tiff .webp".split())
+IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .mpo .pgm .png .pnm .ppm .tif .tiff .webp".split())
 LABEL_FOLDERS = ("labels", "labelTxt")  # the second one holds DOTA's rows
 _VALIDATION = ("val", "valid", "validate", "validation")
 SPLITS = ("train", *_VALIDATION, "test")
@@ -34,12 +35,35 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not os.path.basename(name).startswith(".")
 
 
-def find_description(folder: str) -> str:
-    """The file that describes a YOLO folder (Ultralytics' data.yaml, Darknet's obj.data), "" where there is none."""
+def usual_description(folder: str) -> str:
+    """Ultralytics' data.yaml or Darknet's obj.data in a YOLO folder, "" where there is none."""
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data"):
         if os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)
     return ""
+
+
+def find_description(folder: str) -> str:
+    """The file that describes a YOLO folder: the usual one, else the only YAML file with names and a split; or "".
+
+    Raises:
+        UserError: several YAML files could be meant.
+    """
+    if usual := usual_description(folder):
+        return usual
+    names = sorted(name for name in _names(folder, ".") if name.lower().endswith((".yaml", ".yml")))
+    found = [path for name in names if _describes(path := os.path.join(folder, name))]
+    if len(found) > 1:
+        raise UserError(f"{folder}: several files describe a YOLO set, name one of them: {', '.join(found)}")
+    return found[0] if found else ""
+
+
+def _describes(path: str) -> bool:
+    try:
+        content = read_plain_yaml(path)
+    except UserError:  # of another program
+        return False
+    return isinstance(content, dict) and bool(content.get("names")) and any(content.get(split) for split in SPLITS)
 
 
 def read_description(path: str) -> dict[str, Any]:
@@ -63,21 +87,28 @@ def has_split(folder: str, split: str) -> str:
     """Where a YOLO folder without a description has the images of ``split``, relative to it; "" for nowhere.
 
     images/SPLIT, SPLIT/images, a folder SPLIT with the labels beside the images, or a list SPLIT.txt. For the split "",
-    which is the whole folder: images/ with the labels in it or in labels/, or the folder itself with both.
+    which is the whole folder: images/ with the labels in it or in labels/, or the folder itself with both. Case does
+    not matter.
     """
+    any_case = AnyCase()
+
+    def there(*names: str) -> str:
+        path = any_case.find(os.path.join(folder, *names))
+        return os.path.relpath(path, folder) if os.path.isdir(path) else ""
+
     if not split:
-        if any(os.path.isdir(os.path.join(folder, name)) for name in LABEL_FOLDERS) or _has_pair(folder, "images"):
-            return "images"  # elsewhere, maybe
+        images = there("images") or "images"  # elsewhere, maybe
+        if any(map(there, LABEL_FOLDERS)) or _has_pair(folder, images):
+            return images
         return "." if _has_pair(folder, ".") else ""
     for name in split_names(split):
-        for images in (os.path.join("images", name), os.path.join(name, "images")):
-            if os.path.isdir(os.path.join(folder, images)):
-                return images
-        labelled = os.path.isdir(os.path.join(folder, "labels", name))
-        if _has_pair(folder, name) or (labelled and _has_image(folder, name)):
-            return name
+        if images := there("images", name) or there(name, "images"):
+            return images
+        labelled, own = there("labels", name), there(name)
+        if own and (_has_pair(folder, own) or (labelled and _has_image(folder, own))):
+            return own
         if labelled:
-            return os.path.join("images", name)  # elsewhere, maybe
+            return os.path.join(there("images") or "images", name)  # elsewhere, maybe
         if _is_list(os.path.join(folder, f"{name}.txt")):
             return f"{name}.txt"
     return ""
@@ -102,8 +133,9 @@ def _has_image(folder: str, name: str) -> bool:
 
 def _has_pair(folder: str, name: str) -> bool:
     """Whether an image of the folder has a .txt of its name beside it."""
-    files = set(_names(folder, name))
-    return any(is_image(file) and f"{os.path.splitext(file)[0]}.txt" in files for file in files)
+    names = _names(folder, name)
+    files = {file.casefold() for file in names}
+    return any(is_image(file) and f"{os.path.splitext(file)[0]}.txt".casefold() in files for file in names)
 
 
 def _is_list(path: str) -> bool:

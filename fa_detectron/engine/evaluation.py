@@ -26,6 +26,7 @@ from pycocotools.cocoeval import COCOeval
 
 from fa_detectron.data.names import folder_name
 from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.preparation import tell_of_id_zero
 from fa_detectron.engine.tables import metric_tables
 from fa_detectron.visualization import save_detection_samples
 
@@ -74,6 +75,7 @@ class CategoryCOCOEvaluator(COCOEvaluator):
         if 0 in self._coco_api.anns:  # Roboflow counts from 0, which pycocotools' matching takes for "not found"
             for number, annotation in enumerate(self._coco_api.dataset["annotations"], 1):
                 annotation["id"] = number
+            tell_of_id_zero(self._metadata.json_file)
             with contextlib.redirect_stdout(io.StringIO()):
                 self._coco_api.createIndex()
 

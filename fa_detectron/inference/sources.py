@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.splits import is_image
 from fa_detectron.errors import UnreadableImage, UserError
 from fa_detectron.opencv import import_cv2
 
-IMAGE_SUFFIXES = frozenset(".jpg .jpeg .jfif .png .bmp .webp .tif .tiff .gif .ppm .pgm".split())
 VIDEO_SUFFIXES = frozenset(".mp4 .avi .mov .mkv .webm .m4v .mpg .mpeg .wmv".split())
 _DEFAULT_FPS = 25.0  # for cameras and files that do not say
 
@@ -133,7 +133,7 @@ def find_images(inputs: Sequence[str]) -> list[str]:
         path = os.path.expanduser(word)
         if os.path.isdir(path):
             files = [os.path.join(path, name) for name in sorted(os.listdir(path))]
-            images = [file for file in files if Path(file).suffix.lower() in IMAGE_SUFFIXES and os.path.isfile(file)]
+            images = [file for file in files if is_image(file) and os.path.isfile(file)]
             if not images:
                 inside = f"{len(files)} other entries" if files else "nothing"
                 raise UserError(f"--input {word}: no image in this folder, {inside} (subfolders: '{word}/**/*.jpg')")

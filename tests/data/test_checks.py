@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from fa_detectron.data import checks
-from fa_detectron.data.checks import box_problem, check_classes, check_image_files, check_images_exist
+from fa_detectron.data.checks import box_problem, check_classes, check_image_files, check_images_exist, clean_boxes
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_file import ImageHeader
 from fa_detectron.data.pixels import ImageReader
@@ -140,3 +140,21 @@ def test_sizes_are_those_after_the_exif_orientation(coco, tmp_path):
         Image.new("RGB", (48, 64)).save(Path(image.file_name).with_suffix(".jpg"), exif=exif)
         image.file_name = str(Path(image.file_name).with_suffix(".jpg"))
     check_image_files("set", _files(data), ImageReader(), STRICT)
+
+
+@pytest.mark.parametrize("mode", ["stop", "clip", "skip"])
+@pytest.mark.parametrize(("bbox", "fits"), [([44, 4, 20, 10], True), ([44, 4, 40, 10], False)])
+def test_boxes_of_the_stored_pixels_without_a_size_are_told_with_the_option(coco, tmp_path, mode, bbox, fits):
+    def edit(content):
+        for image in content["images"]:
+            del image["width"], image["height"]
+        content["annotations"] = [{**content["annotations"][0], "bbox": bbox}]
+
+    path = coco(edit)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for image in (tmp_path / "images").iterdir():
+        Image.new("RGB", (64, 48)).save(image, exif=exif)
+    clean_boxes(read(path), mode, findings := Findings())
+    (text,) = [str(found) for found in findings.all if found.items]
+    assert ("1 of them fit the image before the turn" in text) == ("INPUT.EXIF_ORIENTATION False" in text) == fits

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fa_detectron.data.findings import NOTE, Findings
+from fa_detectron.data.findings import NOTE, PROBLEM, Findings
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 from tests.data.reading import clean, read
@@ -154,7 +154,7 @@ def flat(tmp_path):
 @pytest.mark.parametrize(
     ("xml", "images"),
     [(".", "."), ("annotations", "images"), ("Annotations", "Images"), ("annotations", "."), (".", "images"),
-     ("ANNOTATIONS", "JPEGImages")],
+     ("ANNOTATIONS", "JPEGImages"), ("labels", "images")],
 )  # fmt: skip
 def test_folders_of_xml_files(flat, xml, images):
     path = flat(xml, images)
@@ -178,8 +178,64 @@ def test_two_files_of_one_image_are_put_together(flat):
     assert [a.label for a in first.annotations] == ["cat", "ant"]
 
 
+@pytest.mark.parametrize(
+    ("named", "read_as", "problems"),
+    [
+        ("a.png", "a.png", 0),
+        ("C:\\set\\a.png", "a.png", 0),
+        ("a.jpg", "a.jpg", 0),
+        ("a.tif", "a.jpg", 0),  # which does not exist
+        ("b.jpg", "a.jpg", 1),
+    ],
+)
+def test_the_named_one_of_two_images_counts(voc, named, read_as, problems):
+    folder = Path(voc({"a": CAT, "b": ""}, {"train": ["a"]}))
+    Image.new("RGB", (64, 48), (1, 200, 3)).save(folder / "JPEGImages" / "a.png")
+    (folder / "Annotations" / "a.xml").write_text(f"<annotation><filename>{named}</filename>{CAT}</annotation>")
+    (image,) = read(str(folder), findings=(findings := Findings())).images
+    assert Path(image.file_name).name == read_as
+    assert len(findings.of(PROBLEM)) == problems
+    assert all("name another image" in str(found) and named in str(found) for found in findings.of(PROBLEM))
+
+
+@pytest.mark.parametrize(
+    ("corners", "first"),
+    [
+        ([(0, 0, 9, 9)], 0),
+        ([(0.4, 5, 9, 9)], 0),
+        ([(-0.3, 5, 9, 9)], 0),
+        ([(1, 1, 9, 9), (0, 5, 9, 9)], 1),  # a slip
+        ([(0, 0, 9, 9), (1, 5, 9, 9)], 0),
+        ([(5, 5, 9, 9)], 1),
+    ],
+)
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16"])
+def test_sets_that_count_from_zero(voc, corners, first, codec):
+    folder = Path(voc({"a": "", "b": ""}, {"train": ["a"], "val": ["b"]}))
+    objects = "".join(voc_object("cat", box) for box in corners)
+    (folder / "Annotations" / "a.xml").write_text(
+        f'<?xml version="1.0" encoding="{codec}"?><annotation>{objects}</annotation>', encoding=codec
+    )
+    (folder / "Annotations" / "b.xml").write_text(f"<annotation>{CAT}</annotation>")
+    data = read(str(folder), findings=(findings := Findings()))
+    assert [a.box for a in data.images[0].annotations] == [(x - first, y - first, X, Y) for x, y, X, Y in corners]
+    assert ["counted from 0" in str(found) for found in findings.all] == [True] * (1 - first)
+    other = read(f"{folder}:val").images[0].annotations[0]
+    assert other.box == (5 - first, 5 - first, 24, 14), "the splits of a set count alike"
+
+
+def test_folders_of_splits_count_alike(tmp_path):
+    for split, box in (("train", (0, 0, 9, 9)), ("valid", (5, 5, 24, 14))):
+        (tmp_path / split).mkdir()
+        Image.new("RGB", (64, 48)).save(tmp_path / split / "a.png")
+        (tmp_path / split / "a.xml").write_text(f"<annotation>{voc_object('cat', box)}</annotation>")
+    assert read(f"{tmp_path}:valid").images[0].annotations[0].box == (5, 5, 24, 14)
+
+
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_roboflow(split):
+    """Its export counts from 0: the boxes are those of its COCO export."""
     data = read(str(shared(f"data/formats/roboflow_dataset/voc/{split}")))
     clean(data)
-    assert [len(image.annotations) for image in data.images] == {"train": [1, 1], "val": [2]}[split]
+    boxes = [a.box for image in data.images for a in image.annotations]
+    assert boxes == {"train": [(2, 1, 5, 2), (0, 0, 2, 4)], "val": [(0, 0, 1, 2), (0, 0, 9, 1)]}[split]

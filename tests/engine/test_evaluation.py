@@ -125,7 +125,7 @@ def test_no_detection_is_an_ap_of_zero(tiny, tmp_path, registered):
         assert {name for name, value in results.items() if math.isnan(value)} == {"APm", "APl", "AP-absent"}
 
 
-def test_an_annotation_with_the_id_0_can_be_found(tiny, tmp_path, registered):
+def test_an_annotation_with_the_id_0_can_be_found(tiny, tmp_path, registered, caplog):
     """Roboflow's exports have one; pycocotools alone never counts it as found."""
     content = json.loads(tiny.data.read_text())
     content["images"], content["annotations"] = content["images"][:1], [{**content["annotations"][0], "id": 0}]
@@ -134,10 +134,12 @@ def test_an_annotation_with_the_id_0_can_be_found(tiny, tmp_path, registered):
     register_coco_instances("tiny_zero", {}, str(path), str(tiny.data.parent))
     registered.append("tiny_zero")
     (record,) = DatasetCatalog.get("tiny_zero")
+    caplog.set_level("INFO")
     evaluator = CategoryCOCOEvaluator("tiny_zero", "run", 100, tasks=("bbox",), output_dir=str(tmp_path))
     evaluator.reset()
     evaluator.process([record], [{"instances": instances_of(record)}])
     assert evaluator.evaluate()["bbox"]["AP"] == pytest.approx(100)
+    assert f"{path}: an annotation has the id 0" in caplog.text
 
 
 def test_a_stale_conversion_of_a_changed_set_is_not_believed(tiny, tmp_path, registered):

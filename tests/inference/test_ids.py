@@ -93,6 +93,20 @@ def test_pycocotools_agrees_on_the_users_own_file(tmp_path, image_ids):
         assert plain_coco(Path(run.cfg.OUTPUT_DIR, "custom_val.json"), file).stats[0] * 100 == printed["AP"]
 
 
+def test_an_annotation_id_that_pycocotools_never_matches_is_told_once(tmp_path, caplog):
+    path = write_set(tmp_path, VAL, (1, 2))
+    content = json.loads(path.read_text())
+    caplog.set_level("INFO")
+    for first, times in ((1, 0), (0, 1)):
+        for index, item in enumerate(content["annotations"], first):
+            item["id"] = index
+        path.write_text(json.dumps(content))
+        caplog.clear()
+        make_run(tmp_path, path)
+        make_run(tmp_path, path)
+        assert caplog.text.count("an annotation has the id 0") == times
+
+
 def test_the_ids_of_another_set_are_those_of_data(tmp_path):
     train, test = write_set(tmp_path / "train", TRAIN, (1, 2)), write_set(tmp_path / "test", VAL, (8, 6))
     run = make_run(tmp_path, train, train)

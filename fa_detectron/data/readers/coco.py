@@ -201,4 +201,5 @@ def read_coco(source: Source, options: ReadOptions, findings: Findings) -> Annot
     categories = read_categories(path, content, findings)
     records = _records(path, content, options, findings)
     _add_annotations(path, content, categories, records, findings)
-    return AnnotatedSet(path, categories.names, list(records.values()), categories.ids)
+    zero = any(type(item.get("id")) in _NUMBERS and item["id"] == 0 for item in content["annotations"])
+    return AnnotatedSet(path, categories.names, list(records.values()), categories.ids, has_id_zero=zero)

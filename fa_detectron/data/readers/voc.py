@@ -1,30 +1,42 @@
 """Read a folder in Pascal VOC's layout: ImageSets/Main/SPLIT.txt, Annotations/ID.xml, JPEGImages/ID.jpg; or a folder of
-such XML files with the images beside them, or with annotations/ and images/.
+such XML files; of where everything may lie see :mod:`.voc_layout`.
 
-VOC counts pixels from 1 and includes the last one, so a box is (xmin - 1, ymin - 1, xmax, ymax). Objects marked
-``difficult`` become crowd boxes: left out of training, and neither hit nor miss in the evaluation, which is how VOC's
-own evaluation treats them.
+VOC counts pixels from 1 and includes the last one, so a box is (xmin - 1, ymin - 1, xmax, ymax). In sets that count
+from 0, it is (xmin, ymin, xmax, ymax). Objects marked ``difficult`` become crowd boxes: left out of training, and
+neither hit nor miss in the evaluation, which is how VOC's own evaluation treats them.
 """
 
 import os
+import re
 from collections.abc import Iterable
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
 from fa_detectron.data.checks import MOST_PIXELS
-from fa_detectron.data.findings import Findings
+from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.image_finder import ImageFinder
 from fa_detectron.data.image_list import size_from_file
-from fa_detectron.data.paths import LINKS, Source, is_inside, links_outside
+from fa_detectron.data.paths import LINKS, Source, links_outside
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
-from fa_detectron.data.splits import split_names
+from fa_detectron.data.splits import is_image
 from fa_detectron.data.text_files import xml_encoding
 from fa_detectron.data.values import class_name, flag, number
 from fa_detectron.errors import UserError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".JPG", ".JPEG", ".PNG", ".BMP")
-_XML_FOLDERS = ("annotations", "annotation", "xml", "xmls")
-_IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
+from .voc_layout import (
+    SUFFIXES,
+    first_pixel,
+    has_image_sets,
+    image_finder,
+    is_xml_folder,
+    listed_xml_folder,
+    read_ids,
+    split_list,
+    split_xml_folder,
+    xml_folder,
+)
+
+_FROM_ZERO = "its boxes are read as counted from 0, not from 1 as in Pascal VOC: at the border, xmin and ymin are 0"
 
 
 def parse_xml(path: str) -> Element:
@@ -58,59 +70,14 @@ def _text(element: Element | None, tag: str) -> str:
     return (element.findtext(tag) or "").strip() if element is not None else ""
 
 
-def _corners(bndbox: Element | None) -> Any:
+def _corners(bndbox: Element | None, first: int) -> Any:
     """(x1, y1, x2, y2) in pixels from 0; the texts themselves where they are no numbers, for the check to refuse."""
     texts = tuple(_text(bndbox, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
     try:
         x1, y1, x2, y2 = (float(text) for text in texts)
     except ValueError:
         return texts
-    return (x1 - 1.0, y1 - 1.0, x2, y2)
-
-
-def _ids(folder: str, split: str, findings: Findings) -> list[str]:
-    """Image ids of a split; a line of a per-class list ("ID 1") counts with its first word."""
-    paths = [os.path.join(folder, "ImageSets", "Main", f"{name}.txt") for name in split_names(split)]
-    path = next(filter(os.path.isfile, paths), paths[0])
-    try:
-        with open(path, encoding="utf-8-sig") as stream:
-            ids = [line.split()[0] for line in stream if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        known = sorted(n[:-4] for n in os.listdir(os.path.dirname(path)) if n.endswith(".txt"))
-        raise UserError(
-            f"{path}: cannot be read ({getattr(error, 'strerror', error)}). "
-            f"Splits in this folder: {', '.join(known) or 'none'}; name one as FOLDER:SPLIT."
-        ) from error
-    if not ids:
-        raise UserError(f"{path}: lists no image")
-    findings.refuse(path, "ids that leave the folder", [repr(i) for i in ids if not is_inside(i)])
-    seen = set()
-    findings.refuse(path, "ids listed more than once", [i for i in ids if i in seen or seen.add(i)])
-    return [i for i in dict.fromkeys(ids) if is_inside(i)]
-
-
-def _folders(base: str, names: tuple[str, ...]) -> list[str]:
-    """The folders in ``base`` of one of these names, in any case, in the order of the names."""
-    found = [name for name in os.listdir(base) if name.casefold() in names and os.path.isdir(os.path.join(base, name))]
-    return [os.path.join(base, name) for name in sorted(found, key=lambda name: names.index(name.casefold()))]
-
-
-def xml_folder(folder: str) -> str:
-    """The folder of a set's XML files: ``folder`` itself or its annotations/; "" where there are none."""
-    for place in (folder, *_folders(folder, _XML_FOLDERS)):
-        if any(name.lower().endswith(".xml") for name in os.listdir(place)):
-            return place
-    return ""
-
-
-def _finder(root: str, annotations: str, options: ReadOptions, ids: list[str]) -> ImageFinder:
-    if options.images_root:
-        root = annotations = os.path.abspath(os.path.expanduser(options.images_root))
-        if not os.path.isdir(root):
-            raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {root}")
-    folders = dict.fromkeys((*_folders(root, _IMAGE_FOLDERS), root, annotations))
-    sample = [i + suffix for i in ids[:: max(1, len(ids) // 20)] for suffix in IMAGE_SUFFIXES]
-    return ImageFinder(list(folders), root, root, options.follow_links, sample)
+    return (x1 - first, y1 - first, x2, y2)
 
 
 def _size(tree: Element, xml_path: str) -> tuple[int, int]:
@@ -124,7 +91,7 @@ def _size(tree: Element, xml_path: str) -> tuple[int, int]:
     return max(0, int(values[0])), max(0, int(values[1]))
 
 
-def _annotations(tree: Element, xml_path: str) -> list[Annotation]:
+def _annotations(tree: Element, xml_path: str, first: int) -> list[Annotation]:
     found = []
     for index, item in enumerate(tree.findall("object")):
         label, difficult = class_name(_text(item, "name")), _text(item, "difficult")
@@ -132,59 +99,84 @@ def _annotations(tree: Element, xml_path: str) -> list[Annotation]:
             raise UserError(f"{xml_path}: object {index} has no name")
         if flag(difficult) is None:
             raise UserError(f"{xml_path}: object {index}: difficult is {difficult!r:.80}, neither yes nor no (0 or 1)")
-        found.append(Annotation(label, _corners(item.find("bndbox")), index, iscrowd=int(bool(flag(difficult)))))
+        corners = _corners(item.find("bndbox"), first)
+        found.append(Annotation(label, corners, index, iscrowd=int(bool(flag(difficult)))))
     return found
 
 
-def _read_image(
-    xml_path: str, image_id: str, finder: ImageFinder, upright: bool, unreadable: list[str]
-) -> ImageRecord | None:
-    tree = parse_xml(xml_path)
-    if tree.tag != "annotation":
-        raise UserError(f"{xml_path}: the outermost element must be <annotation>, is <{tree.tag}>")
-    annotations, size = _annotations(tree, xml_path), _size(tree, xml_path)
-    named = filter(None, (_text(tree, "filename"), _text(tree, "path")))
-    path = finder.find(*(image_id + suffix for suffix in IMAGE_SUFFIXES), *named)
-    if path and 0 in size:
-        size = size_from_file(path, upright, unreadable)
-    return ImageRecord(path, image_id, *size, annotations, xml_path) if path and size else None
+class _Reading:
+    """Reads one XML file after the other, and collects what is wrong with them."""
+
+    def __init__(self, finder: ImageFinder, upright: bool, first: int) -> None:
+        self._finder, self._upright, self._first = finder, upright, first
+        self.broken: list[str] = []
+        self.unreadable: list[str] = []
+        self.contrary: list[str] = []
+
+    def image(self, xml_path: str, image_id: str) -> ImageRecord | None:
+        try:
+            return self._image(xml_path, image_id)
+        except UserError as error:
+            self.broken.append(str(error))
+            return None
+
+    def _image(self, xml_path: str, image_id: str) -> ImageRecord | None:
+        tree = parse_xml(xml_path)
+        if tree.tag != "annotation":
+            raise UserError(f"{xml_path}: the outermost element must be <annotation>, is <{tree.tag}>")
+        annotations, size = _annotations(tree, xml_path, self._first), _size(tree, xml_path)
+        path = self._file(xml_path, image_id, list(filter(None, (_text(tree, "filename"), _text(tree, "path")))))
+        if path and 0 in size:
+            size = size_from_file(path, self._upright, self.unreadable)
+        return ImageRecord(path, image_id, *size, annotations, xml_path) if path and size else None
+
+    def _file(self, xml_path: str, image_id: str, named: list[str]) -> str:
+        """The image: ID.*, of several the one that the file names; else what it names."""
+        own = [image_id + suffix for suffix in SUFFIXES]
+        last = [os.path.join(os.path.dirname(image_id), re.split(r"[\\/]", name)[-1]) for name in named]
+        own = [name for name in last if os.path.splitext(name)[0] == image_id] + own
+        path = self._finder.find(*own, *named)
+        there = next(filter(None, map(self._finder.direct, named)), path)
+        if there != path and path:
+            self.contrary.append(f"{xml_path}: names {named[0]!r:.80}, is read as that of {path}")
+        return path
 
 
 def read_voc(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read a Pascal VOC folder; its classes are those of its objects, in alphabetical order.
 
-    ``source.path`` has ImageSets/, of which ``source.split`` is read, or is a folder of XML files, all of which are. An
-    image is ID.jpg (or .png and so on), else what <filename> or <path> says. See
-    :func:`fa_detectron.data.readers.read_annotated_set`.
+    ``source.split`` is a list of ids or a folder of XML files (:mod:`.voc_layout`); without a split, all XML files of
+    ``source.path`` are read. An image is ID.jpg (or .png and so on; of several, the one that <filename> names), else
+    what <filename> or <path> names. See :func:`fa_detectron.data.readers.read_annotated_set`.
     """
     folder, path = source.path, str(source)
-    lists = os.path.isdir(os.path.join(folder, "ImageSets", "Main"))
-    annotations = next(iter(_folders(folder, _XML_FOLDERS)), folder) if lists else xml_folder(folder)
+    lists = has_image_sets(folder) or bool(split_list(folder, source.split))
+    if lists:
+        annotations = listed_xml_folder(folder)
+    else:
+        annotations = (source.split and split_xml_folder(folder, source.split)) or xml_folder(folder)
     if not annotations:
         raise UserError(f"{folder}: holds no XML file, nor does a folder annotations/ in it")
     if lists:
-        files = {i: f"{i}.xml" for i in _ids(folder, source.split, findings)}
+        files = {i: f"{i}.xml" for i in read_ids(folder, source.split, annotations, findings)}
     else:
         names = sorted(name for name in os.listdir(annotations) if name.lower().endswith(".xml"))
         files = {os.path.splitext(name)[0]: name for name in names}
-    up = annotations == folder and not lists and os.path.basename(folder).casefold() in _XML_FOLDERS
+    up = annotations == folder and not lists and is_xml_folder(folder)
     root = os.path.dirname(folder) if up else folder
-    finder = _finder(root, annotations, options, list(files))
+    finder = image_finder(root, annotations, source.split, options, list(files))
     outside = set() if options.follow_links else _outside(root, annotations, files.values())
     findings.refuse(path, f"annotation files that a link takes out of {root}", sorted(outside), LINKS)
-    images, broken, unreadable = [], [], []
-    for image_id, name in files.items():
-        if name not in outside:
-            try:
-                images.append(
-                    _read_image(os.path.join(annotations, name), image_id, finder, options.upright, unreadable)
-                )
-            except UserError as error:
-                broken.append(str(error))
-    findings.refuse(path, "annotation files that cannot be used", broken)
+    first = first_pixel(annotations)
+    reading = _Reading(finder, options.upright, first)
+    used = {image_id: os.path.join(annotations, name) for image_id, name in files.items() if name not in outside}
+    images = [image for image_id, xml in used.items() if (image := reading.image(xml, image_id))]
+    findings.refuse(path, "annotation files that cannot be used", reading.broken)
     finder.report(path, findings)
-    findings.refuse(path, "images that cannot be read", unreadable)
-    images = [image for image in images if image]
+    findings.refuse(path, "images that cannot be read", reading.unreadable)
+    findings.problem(path, "annotation files that name another image than the one called like them", reading.contrary)
+    if first == 0:
+        findings.say(NOTE, path, _FROM_ZERO)
     if not lists:
         findings.note(path, "images without an XML file, left out", _without_xml(images))
     labels = {annotation.label for image in images for annotation in image.annotations}
@@ -203,4 +195,4 @@ def _without_xml(images: list[ImageRecord]) -> list[str]:
     used = {image.file_name for image in images}
     folders = sorted({os.path.dirname(name) for name in used})
     files = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
-    return sorted(file for file in files if file.lower().endswith(IMAGE_SUFFIXES) and file not in used)
+    return sorted(file for file in files if is_image(file) and file not in used)

@@ -8,7 +8,7 @@ from collections import Counter
 
 from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.image_list import size_from_file
-from fa_detectron.data.paths import LINKS, Source
+from fa_detectron.data.paths import LINKS, AnyCase, Source
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.text_files import read_text
 from fa_detectron.data.values import class_name
@@ -18,10 +18,11 @@ from .yolo_images import Reach
 from .yolo_kinds import Kinds, kind_of
 from .yolo_labels import is_below, strays
 from .yolo_layout import Layout, find_layout
-from .yolo_rows import BOX, PIXELS, Row, parse_rows
+from .yolo_rows import BOX, PIXELS, TRACK, Row, parse_rows
 
 _ROWS = "label rows that are neither a class and box (class cx cy w h) nor a class and polygon (class x1 y1 x2 y2 ...)"
 _UNCLEAR = "Say which with kpt_shape in data.yaml: [K, D] for K keypoints of D numbers, [0, 2] for polygons."
+_TRACKS = " If they are a box, a confidence and a track id (a whole number), delete the last two numbers of each row."
 _PIXEL_REMEDY = "YOLO has fractions: divide x and width by the image's width, y and height by its height."
 
 
@@ -44,9 +45,9 @@ def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> Annot
 
 def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) -> dict[str, str]:
     """The label file of each image, the likeliest one where there is none."""
-    found, outside = {}, []
+    found, outside, any_case = {}, [], AnyCase()
     for image, places in layout.images.items():
-        label = next((place for place in places if os.path.isfile(place)), "")
+        label = next(filter(os.path.isfile, (*places, *map(any_case.find, places))), "")
         if label and not reach(label):
             outside.append(label)
         elif label or not layout.only_labelled:
@@ -55,14 +56,16 @@ def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) ->
     without = [image for image, label in found.items() if not os.path.isfile(label)]
     if len(without) == len(found):
         first = next(iter(layout.images))
+        xml = (place[: -len("txt")] + "xml" for place in layout.images[first])
+        hint = next(
+            (f"; there is {path} instead, so name the folder of the XML files" for path in filter(os.path.isfile, xml)),
+            "",
+        )
         raise UserError(
             f"{path}: none of its {len(layout.images)} images has a label file; looked for those of {first} in "
-            f"{', '.join(layout.images[first])}"
+            f"{', '.join(layout.images[first])}{hint}"
         )
     findings.note(path, "images without a label file, taken as images without objects", without)
-    empty = sum(os.path.getsize(label) == 0 for label in found.values() if os.path.isfile(label))
-    if empty:
-        findings.say(NOTE, path, f"{empty} label files are empty: their images have no object")
     if layout.only_labelled and len(found) < len(layout.images):
         rest = len(layout.images) - len(found)
         findings.say(
@@ -95,6 +98,7 @@ class _Reading:
         self._rows: list[tuple[ImageRecord, list[Row]]] = []
         self._broken: list[str] = []
         self._kinds = Kinds()
+        self._empty = 0
 
     def read(self, image: ImageRecord) -> None:
         try:
@@ -103,19 +107,21 @@ class _Reading:
             self._broken.append(str(error))
             return
         self._broken += [f"line {line + 1} of {image.source}: {text!r}: {why}" for line, text, why in broken]
+        self._empty += not rows and not broken  # nothing but blanks, maybe
         self._kinds.see(rows)
         self._rows.append((image, rows))
 
     def finish(self) -> tuple[str, ...]:
         """Give the images their boxes, and report what is no box; returns the names of the classes."""
         settled, counts = self._kinds.settle(), Counter()
-        unclear, pixels, unlisted, found = [], [], [], {}
+        unclear, pixels, unlisted, found, tracks = [], [], [], {}, False
         for image, rows in self._rows:
             for row in rows:
                 where = f"line {row.line + 1} of {image.source}"
                 kind = kind_of(row, settled)
                 label = self._label(row.label)
                 if not kind:
+                    tracks |= TRACK in row.kinds
                     unclear.append(f"{where}: {row.text!r}")
                 elif kind == PIXELS:
                     pixels.append(f"{where}: {row.text!r}")
@@ -131,7 +137,9 @@ class _Reading:
         refuse(self._path, _ROWS, self._broken)
         some = "all rows" if len(pixels) == total else f"the other {total - len(pixels)} rows do not"
         refuse(self._path, f"label rows whose numbers look like pixels ({some})", pixels, _PIXEL_REMEDY)
-        refuse(self._path, "label rows that could be polygons, or boxes and more", unclear, _UNCLEAR)
+        refuse(self._path, "label rows that could be polygons, or boxes and more", unclear, _UNCLEAR + tracks * _TRACKS)
+        if self._empty:
+            self._findings.say(NOTE, self._path, f"{self._empty} label files are empty: their images have no object")
         what = f"boxes of a class that 'names' does not list (it lists {len(self._names)} classes)"
         refuse(self._path, what, unlisted)
         if set(counts) - {BOX}:

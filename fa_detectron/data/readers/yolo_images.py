@@ -5,7 +5,7 @@ from typing import Any
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.image_finder import ImageFinder
-from fa_detectron.data.paths import Source
+from fa_detectron.data.paths import AnyCase, Source
 from fa_detectron.data.splits import is_image, split_names
 from fa_detectron.data.text_files import read_text
 from fa_detectron.errors import UserError
@@ -39,6 +39,7 @@ class Search:
         self._source, self._roots, self._reach = source, roots, reach
         self._named = named  # the first root by --images
         self.only_labelled = False
+        self._any_case = AnyCase()
         self.outside: list[str] = []
         self._guessed: dict[str, str] = {}
 
@@ -71,9 +72,7 @@ class Search:
             UserError: another split was, in the same place.
         """
         for key in splits.keys() - set(split_names(self._source.split)) if self._guessed else ():
-            other = splits[key]
-            place = self._find(other)[0] if isinstance(other, str) and is_name(other) else ""
-            if place in self._guessed.values():
+            for place in {self._find(other)[0] for other in entries_of(splits[key])} & {*self._guessed.values()}:
                 raise UserError(
                     f"{description}: {self._source.split!r} and {key!r} lead nowhere, or to the same folder {place}. "
                     "Correct them."
@@ -97,12 +96,11 @@ class Search:
         """
         entry = os.path.expanduser(entry.replace("\\", "/"))
         direct = self._below(entry) + (self._below(entry[3:]) if entry.startswith("../") else [])
-        parts = [part for part in entry.split("/") if part not in ("", ".", "..")]
-        tails = ["/".join(parts[start:]) for start in range(len(parts))]
-        guesses = [path for tail in tails for name in _other_names(tail) for path in self._below(name)]
-        for path in (*direct, *guesses):
-            if os.path.exists(path):
-                return path, path not in direct
+        guesses = [path for name in tails(entry) for path in self._below(name)]
+        for path in filter(os.path.exists, (*direct, *guesses)):
+            return path, path not in direct
+        for path in filter(None, map(self._any_case.find, (*direct, *guesses))):
+            return path, True
         if self._named and any(is_image(item.name) for item in _entries(self._roots[0])):
             return self._roots[0], True
         outside = not self._below(entry) and os.path.exists(os.path.join(self._roots[-1], entry))
@@ -137,6 +135,19 @@ def _entries(folder: str) -> list[os.DirEntry]:
             return list(entries)
     except OSError as error:
         raise UserError(f"{folder}: cannot be read: {error.strerror}") from None
+
+
+def entries_of(value: Any) -> list[str]:
+    """The folders and lists that a key of a data.yaml names."""
+    return [
+        entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str) and is_name(entry)
+    ]
+
+
+def tails(entry: str) -> list[str]:
+    """What an entry written on another machine may be below the set's own folder, the longest path first."""
+    parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    return [name for start in range(len(parts)) for name in _other_names("/".join(parts[start:]))]
 
 
 def _other_names(tail: str) -> list[str]:

@@ -10,12 +10,12 @@ import os
 from typing import Any, NamedTuple
 
 from fa_detectron.data.findings import NOTE, Findings
-from fa_detectron.data.paths import LINKS, Source
+from fa_detectron.data.paths import LINKS, AnyCase, Source
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.splits import LABEL_FOLDERS, SPLITS, find_description, has_split, read_description, split_names
 from fa_detectron.errors import UserError
 
-from .yolo_images import Reach, Search, is_name
+from .yolo_images import Reach, Search, entries_of, is_name, tails
 from .yolo_names import described_names, names_beside
 
 _SETTINGS = ("path", "names", "nc", "download", "kpt_shape", "flip_idx", "roboflow", "channels", "backup", "kpt_names")
@@ -70,12 +70,14 @@ def _roots(path: str, description: str, content: dict[str, Any], images_root: st
         named = os.path.abspath(os.path.expanduser(images_root))
         if not os.path.isdir(named):
             raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {named}")
-        parent = [os.path.dirname(named)] if os.path.basename(named) == "images" else []  # which has labels/, too
+        parent = (
+            [os.path.dirname(named)] if os.path.basename(named).lower() == "images" else []
+        )  # which has labels/, too
         return list(dict.fromkeys([named, *parent, own if os.path.isdir(own) else folder]))
     if not os.path.isdir(own):
         # Where the set was described: /content/dataset, say. Its own folder has all of it in most cases.
-        splits = [content[key] for key in content if key in SPLITS and isinstance(content[key], str)]
-        if not any(os.path.exists(os.path.join(folder, split)) for split in splits if not os.path.isabs(split)):
+        names = (name for key in SPLITS for entry in entries_of(content.get(key)) for name in tails(entry))
+        if not any(map(AnyCase().find, (os.path.join(folder, name) for name in names))):
             raise UserError(
                 f"{description}: key 'path': no such folder: {own}. Correct it, or name the folder with --images."
             )
@@ -118,7 +120,7 @@ def _names_around(roots: list[str], images: list[str], findings: Findings) -> di
     folders += dict.fromkeys(os.path.dirname(image) for image in images)
     names = names_beside(folders)
     above = os.path.dirname(roots[-1])
-    if names or os.path.basename(roots[-1]) not in SPLITS:
+    if names or os.path.basename(roots[-1]).lower() not in SPLITS:
         return names
     description = find_description(above)
     if not description:

@@ -5,7 +5,7 @@ import unicodedata
 from typing import Any
 
 from fa_detectron.data.findings import NOTE, Findings
-from fa_detectron.data.paths import is_inside
+from fa_detectron.data.paths import AnyCase, is_inside
 from fa_detectron.data.text_files import read_text
 from fa_detectron.errors import UserError
 
@@ -44,7 +44,8 @@ def names_beside(folders: list[str]) -> dict[int, str]:
         UserError: two of them differ.
     """
     paths = [os.path.join(folder, name) for folder in dict.fromkeys(folders) for name in NAME_FILES]
-    found = {path: _checked(path, dict(enumerate(_lines(path))), None) for path in paths if os.path.isfile(path)}
+    there = dict.fromkeys(filter(os.path.isfile, map(AnyCase().find, paths)))
+    found = {path: _checked(path, dict(enumerate(_lines(path))), None) for path in there}
     for path, names in found.items():
         first = next(iter(found))
         if names != found[first]:
