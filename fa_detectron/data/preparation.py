@@ -29,12 +29,15 @@ _LOST_SHARE = 0.05  # of the boxes; some of the smallest fall between the locati
 _Counts = list[tuple[int, int]]  # (boxes, images) of every class
 
 
-def check_data(cfg: CfgNode, training: bool) -> None:
+def check_data(cfg: CfgNode, training: bool) -> int:
     """Check the sets that a run uses, measure INPUT.PIXEL_RANGE where they need one, log a table of boxes per class.
 
     Args:
         cfg: with its sets registered (register_from_config), not frozen.
         training: False leaves DATASETS.TRAIN alone: --eval-only must work where the training data is not.
+
+    Returns:
+        How many images are trained on.
 
     Raises:
         UserError: a set is unknown, broken or without images, its classes are not the model's, or a training set has
@@ -48,6 +51,7 @@ def check_data(cfg: CfgNode, training: bool) -> None:
     reader = ImageReader.from_config(cfg)
     class_names: Sequence[str] = cfg.DATASETS.CLASS_NAMES
     train_names = list(cfg.DATASETS.TRAIN) if training else []
+    trained_images = 0
     for name in dict.fromkeys([*train_names, *cfg.DATASETS.TEST]):
         records = _load_and_check(name, input_size(cfg, training=True) if name in train_names else None, reader)
         class_names = _check_metadata(cfg, name)
@@ -56,6 +60,7 @@ def check_data(cfg: CfgNode, training: bool) -> None:
         files[name] = [record["file_name"] for record in records]
         if name in train_names and not any(boxes for boxes, _ in columns[name]):
             raise UserError(f"training set {name}: {nothing_to_learn(len(records))}")
+        trained_images += train_names.count(name) * sum(is_trained(cfg, record) for record in records)
         logger.info("%s: %s", name, _images_in_words(cfg, records, training=name in train_names))
     train, test = ({name: files[name] for name in names} for names in (train_names, cfg.DATASETS.TEST))
     settled = settle_pixel_range(train, test, reader, findings := Findings(strict=True))
@@ -70,6 +75,14 @@ def check_data(cfg: CfgNode, training: bool) -> None:
             findings.log()
     if columns:
         logger.info("Boxes (and images that have them) per class:\n%s", class_table(class_names, columns))
+    return trained_images
+
+
+def is_trained(cfg: CfgNode, record: dict[str, Any]) -> bool:
+    """Whether the training loader uses an image of a training set."""
+    if all_crowd(record):
+        return False
+    return bool(record.get("annotations")) or not cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
 
 
 def _images_in_words(cfg: CfgNode, records: Sequence[dict[str, Any]], training: bool) -> str:

@@ -45,10 +45,12 @@ class NumberedSamples(Dataset):
         records: Detectron2's dicts, an image each.
         mapper: from a record to the model's input; what it draws comes from the global generators.
         seed: of the run.
+        mosaic: share of the samples that are made of four images; their mapper gets the other three, too.
     """
 
-    def __init__(self, records: list[dict], mapper: Callable[[dict], dict], seed: int) -> None:
+    def __init__(self, records: list[dict], mapper: Callable[..., dict], seed: int, mosaic: float = 0.0) -> None:
         self._records, self._mapper, self._seed = DatasetFromList(records, copy=False), mapper, seed
+        self._mosaic = mosaic
 
     @property
     def records(self) -> DatasetFromList:
@@ -57,6 +59,9 @@ class NumberedSamples(Dataset):
     def __getitem__(self, sample: tuple[int, int]) -> dict[str, Any]:
         number, index = sample
         seed_generators(self._seed, SAMPLES, number)
+        if self._mosaic and np.random.uniform() < self._mosaic:
+            others = np.random.randint(len(self._records), size=3)
+            return self._mapper(self._records[index], [self._records[int(other)] for other in others])
         return self._mapper(self._records[index])
 
 
@@ -84,7 +89,7 @@ class BatchStream(Iterable[list[tuple[int, int]]]):
         workers: int = 1,
         start: int = 0,
     ) -> None:
-        self._indices, self._size, self._groups = indices, size, groups
+        self._indices, self.size, self._groups = indices, size, groups
         self._rank, self._workers, self._start = rank, workers, start
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
@@ -93,14 +98,14 @@ class BatchStream(Iterable[list[tuple[int, int]]]):
             group = self._groups[index] if self._groups is not None else 0
             batch = waiting.setdefault(group, [])
             batch.append((number, index))
-            if len(batch) == self._size:
+            if len(batch) == self.size:
                 yield waiting.pop(group)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return islice(self._batches(), self._start * self._workers + self._rank, None, self._workers)
 
 
-def build_train_loader(cfg: CfgNode, mapper: Callable[[dict], dict], seed: int, start: int = 0) -> DataLoader:
+def build_train_loader(cfg: CfgNode, mapper: Callable[..., dict], seed: int, start: int = 0) -> DataLoader:
     """Endless batches of this worker's images.
 
     Args:
@@ -121,7 +126,7 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[[dict], dict], seed: int, 
     workers = comm.get_world_size()
     size = cfg.SOLVER.IMS_PER_BATCH // (workers * cfg.SOLVER.ACCUMULATION_STEPS)
     return DataLoader(
-        NumberedSamples(records, mapper, seed),
+        NumberedSamples(records, mapper, seed, cfg.INPUT.MOSAIC),
         # Detectron2's samplers take their turns image by image; here whole batches do.
         batch_sampler=BatchStream(
             sampler._infinite_indices, size, groups, rank=comm.get_rank(), workers=workers, start=start

@@ -32,23 +32,24 @@ class Checkpoints(HookBase):
     def before_train(self) -> None:
         remove_unfinished(self._checkpointer.save_dir)
         self._saved_at = time.monotonic()
-        if self.trainer.start_iter >= self.trainer.max_iter:  # nothing is left to train
-            self._save_final(self.trainer.max_iter - 1)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if done >= self.trainer.max_iter:
-            self._save_final(self.trainer.iter)  # first: a run that has its last checkpoint is complete
+        if done < self.trainer.max_iter and self._is_due(done):
             self.save()
-        elif self._is_due(done):
-            self.save()
+
+    def finish(self) -> None:
+        """Write what a run leaves behind, after its last iteration."""
+        self.save_final(self.trainer.iter)  # first: a run that has its last checkpoint is complete
+        self.save()
 
     def _is_due(self, done: int) -> bool:
         if self._minutes > 0 and time.monotonic() - self._saved_at >= self._minutes * 60:
             return True
         return self._period > 0 and done % self._period == 0
 
-    def _save_final(self, iteration: int) -> None:
+    def save_final(self, iteration: int) -> None:
+        """Write the weights alone, of the last iteration, counted from 0."""
         self._checkpointer.write("model_final", iteration=iteration)
 
     def save(self) -> str:

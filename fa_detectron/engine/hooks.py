@@ -27,7 +27,7 @@ class PreciseBN(hooks.PreciseBN):
 
 
 class BestCheckpoint:
-    """Keeps ``model_best.pth``, by one metric, beside the last checkpoint.
+    """Keeps ``model_best.pth``, by one metric, beside the last checkpoint, and counts the evaluations since.
 
     Detectron2's BestCheckpointer forgets the best value when a run is resumed, and makes its file the one that
     ``--resume`` takes; this one records itself in ``best_checkpoint.json``.
@@ -35,12 +35,26 @@ class BestCheckpoint:
     Args:
         checkpointer: writes into the run's folder.
         metric: a key of the flattened results, higher is better.
+        patience: evaluations in a row without a better value after which the run has had enough; 0: no number is.
+
+    Attributes:
+        since: iterations, counted from 0, that were evaluated since the best and were not better.
     """
 
-    def __init__(self, checkpointer: FeatureAlignCheckpointer, metric: str) -> None:
-        self._checkpointer, self.metric = checkpointer, metric
+    def __init__(self, checkpointer: FeatureAlignCheckpointer, metric: str, patience: int = 0) -> None:
+        self._checkpointer, self.metric, self._patience = checkpointer, metric, patience
         self._record = os.path.join(checkpointer.save_dir, "best_checkpoint.json")
         self.value, self.iteration = -math.inf, -1
+        self.since: list[int] = []
+
+    @property
+    def last(self) -> int:
+        """The iteration that was evaluated last, counted from 0; -1 for none."""
+        return max(self.iteration, *self.since, -1)
+
+    @property
+    def out_of_patience(self) -> bool:
+        return 0 < self._patience <= len(self.since)
 
     def restore(self, start_iter: int) -> None:
         """Take up the record of the run that is resumed at ``start_iter``; a new run starts afresh."""
@@ -50,6 +64,7 @@ class BestCheckpoint:
             record = json.load(file)
         if record["metric"] == self.metric and record["iteration"] < start_iter:
             self.value, self.iteration = record["value"], record["iteration"]
+            self.since = [iteration for iteration in record.get("since", ()) if iteration < start_iter]
 
     def update(self, results: dict[str, float], iteration: int) -> None:
         """Write the model if its metric is the best so far.
@@ -59,19 +74,25 @@ class BestCheckpoint:
             iteration: of the last step, counted from 0.
         """
         value = results.get(self.metric, math.nan)
-        if not math.isfinite(value) or value <= self.value:
-            return
-        if self._checkpointer.write("model_best", iteration=iteration) is None:
-            return
-        self.value, self.iteration = value, iteration
-        record = {"file": "model_best.pth", "metric": self.metric, "value": value, "iteration": iteration}
+        better = math.isfinite(value) and value > self.value
+        if better:
+            if self._checkpointer.write("model_best", iteration=iteration) is None:
+                return
+            self.value, self.iteration, self.since = value, iteration, []
+            _logger.info("best so far: %s %.3f at iteration %d", self.metric, value, iteration + 1)
+        elif iteration != self.last:  # which a finished run evaluates again
+            self.since.append(iteration)
+        if self.iteration < 0:
+            return  # there is no best yet
+        record = {"file": "model_best.pth", "metric": self.metric, "value": self.value, "iteration": self.iteration}
         with atomic_write(self._record) as file:
-            json.dump(record, file)
-        _logger.info("best so far: %s %.3f at iteration %d", self.metric, value, iteration + 1)
+            json.dump({**record, "since": self.since}, file)
 
 
 class Evaluation(HookBase):
     """Evaluates every ``period`` iterations and after the last one, in all processes together.
+
+    A run that is out of patience ends after the iteration that was evaluated, and is not continued then.
 
     Args:
         period: iterations between evaluations; 0: only at the end.
@@ -81,18 +102,30 @@ class Evaluation(HookBase):
 
     def __init__(self, period: int, evaluate: Callable[[], dict[str, Any]], best: BestCheckpoint) -> None:
         self._period, self._evaluate, self._best = period, evaluate, best
+        self._ended_by_patience = False
 
     def before_train(self) -> None:
-        self._best.restore(self.trainer.start_iter)
+        start = self.trainer.start_iter
+        self._best.restore(start)
+        missed = self._is_due(start) and comm.all_gather(self._best.last)[0] != start - 1
+        if missed:  # the run was ended after the checkpoint, before its evaluation
+            self.trainer.iter = start - 1
+            self._run(start - 1)
+            self.trainer.iter = start
+        else:
+            self._end_if_out_of_patience(start)
 
     def after_step(self) -> None:
         done = self.trainer.iter + 1
-        if self._period > 0 and done % self._period == 0 and done < self.trainer.max_iter:
+        if self._is_due(done):
             self._run(self.trainer.iter)
 
     def after_train(self) -> None:
-        if self.trainer.iter >= self.trainer.max_iter:  # false after a failure
+        if self.trainer.iter >= self.trainer.max_iter and not self._ended_by_patience:  # less after a failure
             self._run(self.trainer.max_iter - 1)
+
+    def _is_due(self, done: int) -> bool:
+        return self._period > 0 and 0 < done < self.trainer.max_iter and done % self._period == 0
 
     def _run(self, iteration: int) -> None:
         results = flatten_results_dict(self._evaluate())
@@ -102,3 +135,18 @@ class Evaluation(HookBase):
             self.trainer.storage.put_scalars(**finite, smoothing_hint=False)
             self._best.update(finite, iteration)
         comm.synchronize()
+        self._ended_by_patience = self._end_if_out_of_patience(iteration + 1)
+
+    def _end_if_out_of_patience(self, done: int) -> bool:
+        """Make ``done`` iterations the length of the run, in all processes, if the main process has had enough."""
+        end = comm.all_gather(self._best.out_of_patience)[0] and done < self.trainer.max_iter
+        if end and comm.is_main_process():
+            _logger.warning(
+                "early stop after iteration %d of %d: no better %s than %.3f, that of iteration %d (model_best.pth), "
+                "in the last %d evaluations. --resume goes on only with a larger --patience, or 0 for none",
+                *(done, self.trainer.max_iter, self._best.metric, self._best.value, self._best.iteration + 1),
+                len(self._best.since),
+            )
+        if end:
+            self.trainer.max_iter = done
+        return end

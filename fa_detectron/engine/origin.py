@@ -53,15 +53,18 @@ def changes(before: CfgNode, cfg: CfgNode) -> list[Change]:
     return [Change(key, old[key], new[key]) for key in keys if old[key] != new[key]]
 
 
-def check_resumable(cfg: CfgNode) -> None:
+def check_resumable(cfg: CfgNode) -> CfgNode | None:
     """Refuse changes that a resumed run cannot take up; weights that are not named stay those of the run (in place).
+
+    Returns:
+        The config of the run so far; None where it cannot be read.
 
     Raises:
         UserError: names these settings, as they were and as they are.
     """
     before = settings_before(cfg)
     if before is None:
-        return
+        return None
     for section, old in ((cfg.MODEL, before.MODEL), (cfg.MODEL.TIMM, before.MODEL.TIMM)):
         same = os.path.abspath(section.WEIGHTS) == os.path.abspath(old.WEIGHTS)
         section.WEIGHTS = old.WEIGHTS if same or not section.WEIGHTS else section.WEIGHTS
@@ -71,6 +74,7 @@ def check_resumable(cfg: CfgNode) -> None:
             f"--resume: the run in {cfg.OUTPUT_DIR} cannot go on with " + "; ".join(refused) + ". Leave it as it was, "
             "or start a new run, in another OUTPUT_DIR, with MODEL.WEIGHTS of this one"
         )
+    return before
 
 
 def learning_rate(cfg: CfgNode, iteration: int) -> float:

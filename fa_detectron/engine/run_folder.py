@@ -26,7 +26,8 @@ _TRACES = ("last_checkpoint", "log.txt", "metrics.json", "config.yaml")  # any o
 # What a run writes, checkpoints first. Other files in its folder are the user's, or other runs below it.
 _RUN_FILES = (
     "model_*.pth", "last_checkpoint", "best_checkpoint.json", "metrics.json", "config.yaml", "log.txt", "log.txt.rank*",
-    "events.out.tfevents.*", "samples", "inference", "inference_TTA", "eval", "custom_*.json", "report.html",
+    "events.out.tfevents.*", "samples", "train_batches.jpg", "inference", "inference_TTA", "eval", "custom_*.json",
+    "report.html",
 )  # fmt: skip
 _held: logging.handlers.MemoryHandler | None = None
 _files: list[logging.Handler] = []

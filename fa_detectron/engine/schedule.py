@@ -1,6 +1,9 @@
-"""How long a run trains, and when it warms up, evaluates and saves: settled once, before it starts."""
+"""How long a run trains, and when it warms up, evaluates and saves: settled once, before its first iteration."""
 
 import logging
+import math
+import sys
+from collections.abc import Collection
 
 from detectron2.config import CfgNode
 from detectron2.engine import DefaultTrainer
@@ -11,34 +14,20 @@ _logger = logging.getLogger(__name__)
 _WARMUP_SHARE = 10  # the warm-up takes at most this part of a run
 _TIMES = 10  # evaluations and checkpoints of a run on data given by path
 _MINUTES = 10.0  # and the time after which such a run writes a checkpoint
+_ITERATIONS, _EPOCHS, _TIME = "SOLVER.MAX_ITER", "SOLVER.EPOCHS", "SOLVER.MINUTES"
 
 
-def settle_schedule(cfg: CfgNode, workers: int, given: set[str]) -> CfgNode:
-    """The config with the schedule that runs.
+def scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
+    """Detectron2's linear rule where SOLVER.REFERENCE_WORLD_SIZE is not 0; a batch that is accumulated is a worker.
+
+    The images a worker stay as they are, the rate grows with the number of workers, the schedule shrinks.
 
     Args:
         cfg: not frozen.
         workers: processes times accumulated batches.
-        given: config keys that the user's files and arguments set.
-
-    Returns:
-        A config scaled to the workers; the warm-up is at most a tenth of the run; a run on data given by path
-        evaluates and saves at least ten times, and saves every ten minutes, where the user says nothing else.
 
     Raises:
         UserError: SOLVER.REFERENCE_WORLD_SIZE does not divide the batch.
-    """
-    cfg = _scale_to_workers(cfg, workers)
-    _cap_warmup(cfg)
-    if cfg.DATASETS.TRAIN_PATH:
-        _choose_periods(cfg, given)
-    return cfg
-
-
-def _scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
-    """Detectron2's linear rule where SOLVER.REFERENCE_WORLD_SIZE is not 0; a batch that is accumulated is a worker.
-
-    The images a worker stay as they are, the rate grows with the number of workers, the schedule shrinks.
     """
     solver = cfg.SOLVER
     if solver.REFERENCE_WORLD_SIZE and solver.IMS_PER_BATCH % solver.REFERENCE_WORLD_SIZE:
@@ -53,6 +42,140 @@ def _scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
     return scaled
 
 
+def choose_length(cfg: CfgNode, epochs: float | None, minutes: float | None, typed: Collection[str]) -> None:
+    """Settle which of SOLVER.EPOCHS, MINUTES and MAX_ITER counts (in place): of the two first, at most one is not 0.
+
+    Args:
+        epochs, minutes: of the command line's flags, None where they are not given.
+        typed: config keys that the command line sets.
+
+    Raises:
+        UserError: contradicting or meaningless lengths.
+    """
+    solver = cfg.SOLVER
+    ways = {
+        "--epochs": epochs is not None or _EPOCHS in typed,
+        "--minutes": minutes is not None or _TIME in typed,
+        _ITERATIONS: _ITERATIONS in typed,
+    }
+    chosen = [way for way, given in ways.items() if given]
+    if len(chosen) > 1:
+        raise UserError(f"{' and '.join(chosen)} both say how long to train; give one of them")
+    for flag, key, value in (("--epochs", "EPOCHS", epochs), ("--minutes", "MINUTES", minutes)):
+        if value is not None and not 0 < value < math.inf:
+            raise UserError(f"{flag} {value:g}: expected a number above 0")
+        solver[key] = solver[key] if value is None else float(value)
+        if chosen and flag not in chosen:
+            solver[key] = 0.0
+        if not 0 <= solver[key] < math.inf:
+            raise UserError(f"SOLVER.{key} is {solver[key]}, must be a number above 0, or 0.0 for none")
+    if solver.EPOCHS and solver.MINUTES:
+        raise UserError(
+            f"SOLVER.EPOCHS {solver.EPOCHS:g} and SOLVER.MINUTES {solver.MINUTES:g}: set one of them to 0.0"
+        )
+
+
+def keep_length(cfg: CfgNode, before: CfgNode | None, given: Collection[str], typed: Collection[str]) -> int:
+    """The iterations of the run that is resumed, where nothing says another length; else 0.
+
+    Takes up how that run's length was chosen (in place: SOLVER.EPOCHS and MINUTES).
+
+    Args:
+        before: the config of the run so far, None where it cannot be read.
+        given: config keys that the user's files and arguments set.
+        typed: those of them that the command line sets.
+
+    Raises:
+        UserError: SOLVER.MINUTES is another than it was.
+    """
+    solver = cfg.SOLVER
+    if before is None:
+        if solver.MINUTES:
+            raise UserError("--minutes: how long the run so far is to be cannot be read; give SOLVER.MAX_ITER instead")
+        return 0
+    old = before.SOLVER
+    if solver.MINUTES and solver.MINUTES != old.MINUTES:
+        how = f"reckoned for {old.MINUTES:g} minutes" if old.MINUTES else "not reckoned from minutes"
+        raise UserError(
+            f"--minutes {solver.MINUTES:g}: the run in {cfg.OUTPUT_DIR} has {old.MAX_ITER} iterations, {how}, and a "
+            "run that goes on is not reckoned again. Leave --minutes out, or give SOLVER.MAX_ITER"
+        )
+    if solver.EPOCHS or _ITERATIONS in typed:
+        return 0
+    if not (old.EPOCHS or old.MINUTES or _by_size(cfg, given)):
+        return 0
+    solver.EPOCHS, solver.MINUTES = old.EPOCHS, old.MINUTES
+    return old.MAX_ITER
+
+
+def _by_size(cfg: CfgNode, given: Collection[str]) -> bool:
+    return bool(cfg.SOLVER.AUTO_LENGTH.EPOCHS) and _ITERATIONS not in given
+
+
+def settle_schedule(cfg: CfgNode, images: int, given: Collection[str], kept: int = 0) -> None:
+    """Settle length, steps, warm-up and periods (in place).
+
+    SOLVER.STEPS belong to SOLVER.MAX_ITER and move with the length; the warm-up is at most a tenth of it; a run on data
+    given by path evaluates and saves at least ten times, and saves every ten minutes, where the user says nothing else.
+    The length that is reckoned from SOLVER.MINUTES comes later, by :func:`fix_length`.
+
+    Args:
+        cfg: not frozen, scaled to the workers.
+        images: of the training set.
+        given: config keys that the user's files and arguments set.
+        kept: iterations of the run that is resumed, see :func:`keep_length`; 0: none.
+
+    Raises:
+        UserError: SOLVER.AUTO_LENGTH has no sensible values.
+    """
+    solver = cfg.SOLVER
+    measured_later = bool(solver.MINUTES) and not kept
+    if cfg.DATASETS.TRAIN_PATH:
+        _mark_periods(cfg, given)
+    if measured_later:
+        return
+    if kept:
+        iterations, why = kept, "as the run so far"
+    elif solver.EPOCHS:
+        iterations, why = _iterations(cfg, solver.EPOCHS, images), "SOLVER.EPOCHS"
+    elif _by_size(cfg, given):
+        auto = solver.AUTO_LENGTH
+        if auto.EPOCHS < 0 or not 1 <= auto.MIN_ITER <= auto.MAX_ITER:
+            raise UserError(
+                f"SOLVER.AUTO_LENGTH is EPOCHS {auto.EPOCHS}, MIN_ITER {auto.MIN_ITER}, MAX_ITER {auto.MAX_ITER}; "
+                "expected 0 <= EPOCHS and 1 <= MIN_ITER <= MAX_ITER"
+            )
+        iterations = min(max(_iterations(cfg, auto.EPOCHS, images), auto.MIN_ITER), auto.MAX_ITER)
+        why = "by the size of the set; --epochs, --minutes or SOLVER.MAX_ITER say otherwise"
+    else:
+        iterations, why = solver.MAX_ITER, "SOLVER.MAX_ITER"
+    fix_length(cfg, iterations)
+    _logger.info("length: %s (%s)", length_in_words(cfg, images), why)
+
+
+def _iterations(cfg: CfgNode, epochs: float, images: int) -> int:
+    return max(1, math.ceil(epochs * images / cfg.SOLVER.IMS_PER_BATCH))
+
+
+def length_in_words(cfg: CfgNode, images: int) -> str:
+    """Iterations and epochs of a run on so many images."""
+    solver = cfg.SOLVER
+    epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(1, images)
+    return f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images, {epochs:.3g} epochs of {images} images"
+
+
+def fix_length(cfg: CfgNode, iterations: int) -> None:
+    """Make a run of so many iterations of ``cfg`` (in place): steps, warm-up, and the periods that follow from it."""
+    solver = cfg.SOLVER
+    steps = tuple(round(step * iterations / solver.MAX_ITER) for step in solver.STEPS)
+    if steps != tuple(solver.STEPS) and solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
+        text = "SOLVER.STEPS %s -> %s: they move with the length, %d -> %d iterations"
+        _logger.info(text, tuple(solver.STEPS), steps, solver.MAX_ITER, iterations)
+    solver.STEPS, solver.MAX_ITER = steps, iterations
+    _cap_warmup(cfg)
+    _settle_periods(cfg)
+
+
 def _cap_warmup(cfg: CfgNode) -> None:
     """A run not longer than its warm-up would learn nothing."""
     solver = cfg.SOLVER
@@ -63,17 +186,28 @@ def _cap_warmup(cfg: CfgNode) -> None:
         solver.WARMUP_ITERS = most
 
 
-def _choose_periods(cfg: CfgNode, given: set[str]) -> None:
-    solver, most = cfg.SOLVER, max(1, cfg.SOLVER.MAX_ITER // _TIMES)
+def _mark_periods(cfg: CfgNode, given: Collection[str]) -> None:
+    """Make open periods negative: a tenth of the length that is to come, and at most as many iterations."""
+    solver = cfg.SOLVER
     if "TEST.EVAL_PERIOD" not in given:
-        cfg.TEST.EVAL_PERIOD = most
+        cfg.TEST.EVAL_PERIOD = -sys.maxsize
     if "SOLVER.CHECKPOINT_PERIOD" not in given:
-        solver.CHECKPOINT_PERIOD = min(solver.CHECKPOINT_PERIOD, most)
+        solver.CHECKPOINT_PERIOD = -solver.CHECKPOINT_PERIOD
         if "SOLVER.CHECKPOINT_MINUTES" not in given:
             solver.CHECKPOINT_MINUTES = _MINUTES
+
+
+def _settle_periods(cfg: CfgNode) -> None:
+    solver, test, most = cfg.SOLVER, cfg.TEST, max(1, cfg.SOLVER.MAX_ITER // _TIMES)
+    if test.EVAL_PERIOD >= 0 and solver.CHECKPOINT_PERIOD >= 0:
+        return
+    if test.EVAL_PERIOD < 0:
+        test.EVAL_PERIOD = most
+    if solver.CHECKPOINT_PERIOD < 0:
+        solver.CHECKPOINT_PERIOD = min(-solver.CHECKPOINT_PERIOD, most)
     minutes = f", or after {solver.CHECKPOINT_MINUTES:g} minutes" if solver.CHECKPOINT_MINUTES > 0 else ""
     _logger.info(
         "evaluating every %d iterations, a checkpoint every %d%s "
         "(TEST.EVAL_PERIOD, SOLVER.CHECKPOINT_PERIOD, SOLVER.CHECKPOINT_MINUTES; 0: at the end alone)",
-        *(cfg.TEST.EVAL_PERIOD, solver.CHECKPOINT_PERIOD, minutes),
+        *(test.EVAL_PERIOD, solver.CHECKPOINT_PERIOD, minutes),
     )

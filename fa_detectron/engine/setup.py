@@ -1,100 +1,29 @@
-"""From the command line to a checked config. Nothing is written here."""
+"""From the command line's arguments to a checked config. Nothing is written here."""
 
 import argparse
+import glob
 import logging
 import os
 
 from detectron2.config import CfgNode
-from detectron2.engine import default_argument_parser
 
 from fa_detectron.engine.config_io import given_keys, load_config
 from fa_detectron.engine.launch import count_processes, is_first_process, under_torchrun
 from fa_detectron.engine.origin import check_resumable
 from fa_detectron.engine.resources import check_folder
-from fa_detectron.engine.schedule import settle_schedule
+from fa_detectron.engine.schedule import choose_length, keep_length, scale_to_workers, settle_schedule
 from fa_detectron.errors import UserError
 
-_EPILOG = """examples:
-  train on your own images (COCO, VOC, YOLO, CVAT, Label Studio, LabelMe, ...):
-    %(prog)s --config-file FILE.yaml --train FOLDER
-  four GPUs, KEY VALUE overrides at the end:
-    %(prog)s --config-file FILE.yaml --num-gpus 4 SOLVER.BASE_LR 0.005
-  evaluate a finished run:
-    %(prog)s --config-file RUN/config.yaml --eval-only MODEL.WEIGHTS RUN/model_final.pth
-"""
-
-
 _SMALLEST_SIZE = 32
+_SAMPLE_PICTURES = ("INPUT.SAMPLE_PICTURES", 16)  # of a run on data given by path
 _FILTER_EMPTY = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"  # Detectron2's True is what the published configs train with
-
-
-def argument_parser() -> argparse.ArgumentParser:
-    """Detectron2's arguments, ours for data without code, and CPU processes."""
-    parser = default_argument_parser(epilog=_EPILOG)
-    # None: one GPU if there is one, else the CPU. A number that the machine cannot serve is an error.
-    parser.set_defaults(num_gpus=None, dist_url="auto")
-    parser.add_argument("--num-processes", type=int, help="number of CPU processes (over gloo)")
-    # Evaluation gathers on one worker while the others wait, which takes longer than torch's default of 10 minutes.
-    parser.add_argument(
-        "--timeout",
-        type=float,
-        default=60.0,
-        metavar="MINUTES",
-        help="end the run when a worker has waited this long for another (default %(default)s)",
-    )
-    parser.add_argument(
-        "--skip-nonfinite",
-        action="store_true",
-        help="leave out training steps whose loss or gradient is not finite (they are counted) instead of stopping",
-    )
-    data = parser.add_argument_group("data (instead of registered sets)")
-    data.add_argument(
-        "--train", metavar="PATH", help="file or folder of annotations, PATH:SPLIT for one split (docs/data.md)"
-    )
-    data.add_argument("--val", metavar="PATH", help="the same for evaluation")
-    data.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
-    data.add_argument(
-        "--val-fraction",
-        type=float,
-        metavar="F",
-        help="share of the training images held out where there is no validation set (sets DATASETS.VAL_FRACTION)",
-    )
-    data.add_argument(
-        "--classes", metavar="A,B", help="train on these classes of the set alone (sets DATASETS.KEEP_CLASSES)"
-    )
-    data.add_argument(
-        "--single-class", action="store_true", help="train on all classes as one (sets DATASETS.SINGLE_CLASS True)"
-    )
-    data.add_argument(
-        "--size",
-        type=int,
-        metavar="PIXELS",
-        help="short side of the images (sets INPUT.MIN_SIZE_TEST, and INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN, "
-        "MAX_SIZE_TEST and TEST.AUG's sizes in proportion)",
-    )
-    data.add_argument(
-        "--skip-missing-images",
-        action="store_true",
-        help="leave out images that do not exist, instead of stopping (sets DATASETS.SKIP_MISSING_IMAGES True)",
-    )
-    data.add_argument(
-        "--bad-boxes",
-        choices=("stop", "clip", "skip"),
-        help="unusable boxes: stop (default), clip those that leave their image, or skip (sets DATASETS.BAD_BOXES)",
-    )
-    data.add_argument(
-        "--follow-links",
-        action="store_true",
-        help="read files that symbolic links take out of the set's folder (sets DATASETS.FOLLOW_LINKS)",
-    )
-    return parser
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
     """Load the config, apply the arguments, register the data, and check what can be checked cheaply.
 
     Args:
-        args: what :func:`argument_parser` parsed.
+        args: what :func:`fa_detectron.engine.argument_parser` parsed.
 
     Returns:
         The frozen config of the run; MODEL.DEVICE is what it runs on.
@@ -115,22 +44,27 @@ def setup(args: argparse.Namespace) -> CfgNode:
     if args.eval_only and args.val and ours and str(parse_source(args.val, "val")) != cfg.DATASETS.VAL_PATH:
         cfg.DATASETS.IMAGES_ROOT = ""  # of the run's own data, where other images may have the same names
     resolve_data_arguments(cfg, train=args.train or "", val=args.val or "", images=args.images or "")
-    if cfg.DATASETS.TRAIN_PATH and _FILTER_EMPTY not in given_keys(args.config_file, args.opts):
+    given, typed = given_keys(args.config_file, args.opts), set(args.opts[0::2])
+    if cfg.DATASETS.TRAIN_PATH and _FILTER_EMPTY not in given:
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
+    if cfg.DATASETS.TRAIN_PATH and _SAMPLE_PICTURES[0] not in given:
+        cfg.INPUT.SAMPLE_PICTURES = _SAMPLE_PICTURES[1]
     local, cfg.MODEL.DEVICE = count_processes(args, cfg)
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
     if not args.eval_only:
-        workers = world * max(1, cfg.SOLVER.ACCUMULATION_STEPS)
-        cfg = settle_schedule(cfg, workers, given_keys(args.config_file, args.opts))
+        cfg = scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
+        choose_length(cfg, args.epochs, args.minutes, typed)
     _check(cfg, args, world)
     if is_first_process():  # one process looks through the data, and the others end with it
-        if _resumes(cfg, args):
-            check_resumable(cfg)
+        resumes = _resumes(cfg, args)
+        before = check_resumable(cfg) if resumes else None
         if not args.eval_only:
             _keep_of_resumed_run(cfg, args)
             _settle_validation(cfg)
         register_from_config(cfg)
-        check_data(cfg, training=not args.eval_only)
+        images = check_data(cfg, training=not args.eval_only)
+        if not args.eval_only:
+            settle_schedule(cfg, images, given, keep_length(cfg, before, given, typed) if resumes else 0)
     cfg.freeze()
     return cfg
 
@@ -151,6 +85,11 @@ def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
     if args.size is not None:
         set_input_size(cfg, args.size)
     cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite
+    cfg.TEST.PATIENCE = cfg.TEST.PATIENCE if args.patience is None else args.patience
+    if cfg.TEST.PATIENCE < 0:
+        raise UserError(
+            f"--patience (TEST.PATIENCE) is {cfg.TEST.PATIENCE}, must be at least 1, or 0 for no early stop"
+        )
 
 
 def set_input_size(cfg: CfgNode, size: int) -> None:
@@ -199,7 +138,11 @@ def _run_folder(config_file: str) -> str:
 
 def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
     """Whether training goes on from a checkpoint, so that MODEL.WEIGHTS is not read."""
-    return args.resume and not args.eval_only and os.path.isfile(os.path.join(cfg.OUTPUT_DIR, "last_checkpoint"))
+    if not args.resume or args.eval_only:
+        return False
+    folder = cfg.OUTPUT_DIR
+    numbered = glob.glob(f"{glob.escape(folder)}/model_[0-9]*.pth")
+    return bool(numbered) or os.path.isfile(os.path.join(folder, "last_checkpoint"))
 
 
 def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:

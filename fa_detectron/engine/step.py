@@ -1,5 +1,6 @@
 """One training step: on GPU or CPU, in float32 or mixed precision, over one batch or several whose gradients add up."""
 
+import copy
 import logging
 import math
 import time
@@ -80,6 +81,24 @@ class StepTrainer(TrainerBase):
         if hasattr(self._batches, "_shutdown_workers"):
             self._batches._shutdown_workers()
         self._batches = iter(())
+
+    def snapshot(self) -> dict[str, Any]:
+        """All that steps change, for :meth:`restore`."""
+        detector = getattr(self.model, "module", self.model)
+        average = None if self.average is None else self.average.state_dict()
+        states = (detector.state_dict(), self.optimizer.state_dict(), self.grad_scaler.state_dict(), average)
+        return copy.deepcopy(dict(zip(("model", "optimizer", "grad_scaler", "average"), states)))
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo the steps since :meth:`snapshot`."""
+        getattr(self.model, "module", self.model).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.zero_grad()
+        if self.grad_scaler.is_enabled():
+            self.grad_scaler.load_state_dict(state["grad_scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.skipped = self._skipped_in_a_row = 0
 
     def run_step(self) -> None:
         start = time.perf_counter()

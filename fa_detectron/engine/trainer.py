@@ -8,18 +8,21 @@ from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
 
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.engine.builders import Builders
 from fa_detectron.engine.checkpoints import Checkpoints
 from fa_detectron.engine.hooks import BestCheckpoint, Evaluation, PreciseBN
 from fa_detectron.engine.origin import report_changes, starting_weights
+from fa_detectron.engine.pace import ExpectedTime, fit_to_minutes
 from fa_detectron.engine.progress import ProgressBar, show_bars
 from fa_detectron.engine.report import final_report
 from fa_detectron.engine.resources import check_data_workers, explained_worker_errors, room_problem
@@ -30,6 +33,7 @@ from fa_detectron.engine.solver import autocast_dtype, build_average, use_settin
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.engine.stop import Stopped, StopSignals
 from fa_detectron.errors import SharedError
+from fa_detectron.visualization.batches import save_train_batches
 
 _logger = logging.getLogger(__name__)
 _LOG_PERIOD = 20  # iterations
@@ -64,10 +68,18 @@ class Trainer(Builders):
             skip_nonfinite=cfg.SOLVER.SKIP_NONFINITE,
             images=cfg.SOLVER.IMS_PER_BATCH,
         )
-        self.scheduler = self.build_lr_scheduler(cfg, optimizer)
         self._lock = RunLock(cfg.OUTPUT_DIR)
         self.checkpointer = FeatureAlignCheckpointer(evaluated, cfg.OUTPUT_DIR, trainer=weakref.proxy(self))
-        self.start_iter, self.max_iter, self.cfg = 0, cfg.SOLVER.MAX_ITER, cfg
+        self.start_iter = 0
+        self._use_schedule(cfg)
+
+    def _use_schedule(self, cfg: CfgNode) -> None:
+        """Make the config's length that of the run, which has not started: the rate's schedule and the hooks follow."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = group.pop("initial_lr", group["lr"])  # where there was a schedule before
+        self.cfg, self.max_iter = cfg, cfg.SOLVER.MAX_ITER
+        self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
+        self._hooks = []
         self.register_hooks(self.build_hooks())
 
     def resume_or_load(self, resume: bool = True) -> None:
@@ -133,15 +145,19 @@ class Trainer(Builders):
             self._lock.release()
 
     def _train(self) -> dict[str, Any]:
+        loader = self.build_train_loader(self.cfg, self._trainer.seed, self.start_iter)
+        check_data_workers(self.cfg, loader, loader.dataset.records)
+        if self.cfg.SOLVER.MINUTES and not self.checkpointer.resumed_from:
+            self._use_schedule(fit_to_minutes(self.cfg, self._trainer, loader))
         open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))
         if 0 < self.start_iter < self.max_iter and comm.is_main_process():
             trim_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
             set_final_aside(self.cfg.OUTPUT_DIR, self.start_iter)
-        loader = self.build_train_loader(self.cfg, self._trainer.seed, self.start_iter)
-        check_data_workers(self.cfg, loader, loader.dataset.records)
+        self._draw_batches(loader)
         self._trainer.start(loader)
         if comm.is_main_process():
-            self.register_hooks([hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD)])
+            expected = ExpectedTime(self.cfg, len(loader.dataset.records))
+            self.register_hooks([expected, hooks.PeriodicWriter(self.build_writers(), period=_LOG_PERIOD)])
         self._results: dict[str, Any] = {}
         self._loop()
         if self.cfg.TEST.AUG.ENABLED and self.cfg.DATASETS.TEST:
@@ -152,6 +168,13 @@ class Trainer(Builders):
             verify_results(self.cfg, self._results)
         return self._results
 
+    def _draw_batches(self, loader: DataLoader) -> None:
+        count, path = self.cfg.INPUT.SAMPLE_PICTURES, os.path.join(self.cfg.OUTPUT_DIR, "train_batches.jpg")
+        if count > 0 and comm.is_main_process() and not self.checkpointer.resumed_from:
+            names = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
+            save_train_batches(loader, count, path, names, self.cfg.INPUT.FORMAT)
+            _logger.info("the first %d training images, augmented, with their boxes: %s", count, path)
+
     def _loop(self) -> None:
         # TrainerBase.train would log the traceback of every exception, a user's errors included.
         if self.start_iter >= self.max_iter:
@@ -160,14 +183,17 @@ class Trainer(Builders):
         with EventStorage(self.start_iter) as self.storage, self.stop:
             try:
                 self.before_train()
-                for iteration in range(self.start_iter, self.max_iter):
-                    self.iter = iteration
+                if self.iter >= self.max_iter and comm.is_main_process():  # nothing is left to train
+                    self._checkpoints.save_final(self.max_iter - 1)
+                while self.iter < self.max_iter:  # which an evaluation may lower
                     self.before_step()
                     self.run_step()
                     self.after_step()
+                    if self.iter + 1 >= self.max_iter and comm.is_main_process():
+                        self._checkpoints.finish()
                     if self.stop.agreed:
                         raise Stopped(self.stop.agreed)
-                self.iter = self.max_iter
+                    self.iter += 1
             except Stopped as stopped:
                 self._save_and_exit(stopped)
             finally:
@@ -199,7 +225,7 @@ class Trainer(Builders):
             result.append(ProgressBar())
         if cfg.DATASETS.TEST:
             prefix = f"{cfg.DATASETS.TEST[0]}/" if len(cfg.DATASETS.TEST) > 1 else ""
-            best = BestCheckpoint(self.checkpointer, f"{prefix}bbox/AP")
+            best = BestCheckpoint(self.checkpointer, f"{prefix}bbox/AP", cfg.TEST.PATIENCE)
             result.append(Evaluation(cfg.TEST.EVAL_PERIOD, self._evaluate, best))
         return result
 

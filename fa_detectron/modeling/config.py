@@ -108,6 +108,16 @@ def _add_solver(cfg: CfgNode) -> None:
     cfg.SOLVER.EMA_DECAY = 0.0
     # Leave out a step whose losses or gradients are not finite (at most 4 in a row), instead of stopping.
     cfg.SOLVER.SKIP_NONFINITE = False
+    # How long a run is, instead of SOLVER.MAX_ITER: passes over the training images, or minutes, which are turned into
+    # iterations by the time that its first steps take. SOLVER.STEPS, which belong to MAX_ITER, move with the length.
+    cfg.SOLVER.EPOCHS = 0.0
+    cfg.SOLVER.MINUTES = 0.0
+    # The length where neither of these nor MAX_ITER is set: EPOCHS passes, but at least MIN_ITER and at most MAX_ITER
+    # iterations. EPOCHS 0.0: SOLVER.MAX_ITER's default.
+    cfg.SOLVER.AUTO_LENGTH = CfgNode()
+    cfg.SOLVER.AUTO_LENGTH.EPOCHS = 0.0
+    cfg.SOLVER.AUTO_LENGTH.MIN_ITER = 600
+    cfg.SOLVER.AUTO_LENGTH.MAX_ITER = 6000
     # Minutes after which a checkpoint is written, besides SOLVER.CHECKPOINT_PERIOD; 0.0: never. A run on data given by
     # path has 10.0 where its user sets neither (see fa_detectron.engine.schedule).
     cfg.SOLVER.CHECKPOINT_MINUTES = 0.0
@@ -149,11 +159,26 @@ def _add_input(cfg: CfgNode) -> None:
     cfg.INPUT.PIXEL_RANGE = []
     # Turn images as their EXIF orientation says; False: as they are stored, where the boxes are.
     cfg.INPUT.EXIF_ORIENTATION = True
+    # Augmentation in training, besides Detectron2's MIN_SIZE_TRAIN, RANDOM_FLIP and CROP.
+    # Random factor of the image's size, (LOW, HIGH), (0.5, 2.0) for instance; what gets larger than it was is cropped.
+    # (): none.
+    cfg.INPUT.SCALE_JITTER = ()
+    # Strength of random brightness, contrast and saturation: 0.3 draws factors from 0.7 to 1.3. 0.0: none.
+    cfg.INPUT.COLOR_JITTER = 0.0
+    # Share of the images that become mosaics: four images in one, each at about half its size. 0.0: none.
+    cfg.INPUT.MOSAIC = 0.0
+    # Share of a box's area that a crop or a mosaic has to leave in the image, else the box is dropped. 0.0: any.
+    cfg.INPUT.MIN_VISIBLE = 0.0
+    # Training images, augmented, that are drawn with their boxes into OUTPUT_DIR/train_batches.jpg; 0: none. A run on
+    # data given by path draws 16 where its user does not say otherwise.
+    cfg.INPUT.SAMPLE_PICTURES = 0
 
 
 def _add_test(cfg: CfgNode) -> None:
     # Images of the evaluated set whose detections are drawn into OUTPUT_DIR/samples; 0 draws none.
     cfg.TEST.SAMPLE_PICTURES = 8
+    # Evaluations in a row without a better AP after which a run stops; 0: it does not stop early.
+    cfg.TEST.PATIENCE = 0
 
 
 def method_name(cfg: CfgNode) -> str:

@@ -5,6 +5,8 @@ import pytest
 pytest.importorskip("detectron2")
 
 from fa_detectron.engine import argument_parser, load_config, setup
+from fa_detectron.engine.config_io import given_keys
+from fa_detectron.engine.schedule import scale_to_workers, settle_schedule
 from tests.engine.conftest import run
 from tests.engine.tiny import BASE, make_set
 
@@ -32,11 +34,10 @@ def test_the_warm_up_takes_at_most_a_tenth(tmp_path, caplog, iterations, warmup)
 
 
 def test_published_configs_keep_their_warm_up():
-    from fa_detectron.engine.schedule import settle_schedule
-
     for path in sorted(BASE.parent.glob("*-Detection/*.yaml")):
         cfg = load_config(str(path))
-        after = settle_schedule(cfg.clone(), 4, set())
+        after = scale_to_workers(cfg.clone(), 4)
+        settle_schedule(after, 100, given_keys(str(path)))
         assert (after.SOLVER, after.TEST) == (cfg.SOLVER, cfg.TEST), path.name
 
 
