@@ -13,6 +13,7 @@ from detectron2.utils import comm
 
 from fa_detectron.checkpoint.fit import check_fit, trim_priors
 from fa_detectron.checkpoint.integrity import damage
+from fa_detectron.checkpoint.other_detectors import adapt_names
 from fa_detectron.checkpoint.read_file import read_weights
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
@@ -34,8 +35,8 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         Args:
             path: file, or a URL that Detectron2's PathManager knows; "" loads nothing.
             checkpointables: names of the states to load besides the model's; None means all.
-            strict: the file must be of this very model, as evaluation and ``--resume`` need it. Otherwise tensors
-                that do not fit are left out and named in the log, as fine-tuning needs it.
+            strict: the file must be of this very model, as evaluation and ``--resume`` need it. Otherwise it may be of
+                another detector with the same backbone; tensors that do not fit are left out and named in the log.
 
         Returns:
             What the file holds besides.
@@ -197,6 +198,8 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
     def _load_model(self, checkpoint: dict[str, Any]) -> Any:
         head = getattr(self.model, "head", None)
         if hasattr(head, "cls_score"):
+            if not self._strict:
+                checkpoint["model"] = adapt_names(checkpoint["model"], self.model.state_dict())
             trim_priors(checkpoint["model"], head.cls_score.out_channels)
         try:
             incompatible = super()._load_model(checkpoint)

@@ -10,6 +10,14 @@ from fa_detectron.errors import UserError
 _logger = logging.getLogger(__name__)
 # Tensors that come from the config or only count, so that their absence means nothing.
 _UNIMPORTANT = ("pixel_mean", "pixel_std", "num_batches_tracked")
+_PARTS = {
+    "backbone": ("backbone.bottom_up.",),
+    "FPN": ("backbone.fpn_", "backbone.top_block."),
+    "G-RFA": ("backbone.global_attention.",),
+    "towers": ("head.cls_subnet.", "head.bbox_subnet."),
+    "predictions": ("head.",),
+    "priors": ("mu", "sigma"),
+}
 # Below this share of both the file's and the model's tensors, a file is taken for one of another architecture.
 _LEAST_SHARE = 0.5
 
@@ -43,6 +51,7 @@ def check_fit(file: str, model: nn.Module, incompatible: Any, strict: bool) -> N
     if matched == 0 or (matched < _LEAST_SHARE * total and matched < _LEAST_SHARE * in_file):
         raise UserError(f"{summary}: too few, the checkpoint is of another architecture. {details}")
     _logger.info("%s; %d are not in the file, %d of another shape", summary, len(missing), len(reshaped))
+    _logger.info("taken from %s: %s", file, _parts(model, {*missing, *reshaped_keys}))
     if unexpected:
         _logger.info("left over in the file: %s", _details([], unexpected, []))
     if reshaped:
@@ -67,6 +76,15 @@ def trim_priors(weights: dict[str, Any], num_classes: int) -> None:
         if score is not None and prior is not None and prior.ndim == 2 and score.shape == (num_classes,):
             if len(prior) == 80 > num_classes:
                 weights[key] = prior[:num_classes]
+
+
+def _parts(model: nn.Module, anew: set[str]) -> str:
+    """How much of each part of the detector is in the file; ``anew``: tensors that are not."""
+    of_part: dict[str, list[str]] = {part: [] for part in (*_PARTS, "other parts")}
+    for key in _important(model.state_dict()):
+        part = next((part for part, start in _PARTS.items() if key.startswith(start)), "other parts")
+        of_part[part].append(key)
+    return ", ".join(f"{part} {len(set(keys) - anew)} of {len(keys)} tensors" for part, keys in of_part.items() if keys)
 
 
 def _important(keys: Any) -> list[str]:

@@ -77,8 +77,9 @@ def _add_backbone(cfg: CfgNode) -> None:
     timm = cfg.MODEL.TIMM = CfgNode()
     # Any timm model with feature maps at strides 8, 16 and 32.
     timm.NAME = "tf_efficientnet_lite0"
-    # ImageNet weights of the timm model: "package:NAME" (an installed weights package), a file with timm's
-    # state dict (.pth or .safetensors), or "" for a random start. MODEL.WEIGHTS stays the whole detector's.
+    # ImageNet weights of the timm model: "package:NAME" (an installed weights package), "timm" (timm fetches its own,
+    # over a network the first time), a file with timm's state dict (.pth or .safetensors), or "" for a random start.
+    # MODEL.WEIGHTS stays the whole detector's.
     timm.WEIGHTS = ""
     # "FrozenBN": BatchNorm keeps the pre-trained statistics and scales (small batches); "BN": it trains.
     timm.NORM = "FrozenBN"

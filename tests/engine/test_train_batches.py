@@ -14,7 +14,7 @@ from tests.engine.tiny import last_state, make_config, make_set
 
 AUGMENTED = (
     *("INPUT.SCALE_JITTER", "(0.5, 2.0)", "INPUT.COLOR_JITTER", 0.3, "INPUT.MOSAIC", 0.5, "INPUT.MIN_VISIBLE", 0.3),
-    *("SOLVER.MAX_ITER", 8, "SOLVER.CHECKPOINT_PERIOD", 0, "TEST.EVAL_PERIOD", 0),
+    *("SOLVER.MAX_ITER", 4, "SOLVER.CHECKPOINT_PERIOD", 0, "TEST.EVAL_PERIOD", 0),
 )
 
 
@@ -23,11 +23,11 @@ def test_augmented_runs_go_on_exactly_and_show_their_batches(tmp_path, monkeypat
     words = ("--config-file", make_config(tmp_path), "--train", data, "--val", data)
     run(*words, *AUGMENTED, "OUTPUT_DIR", tmp_path / "straight")
     with monkeypatch.context() as patch:
-        stop_at(patch, signal.SIGTERM, 3)
+        stop_at(patch, signal.SIGTERM, 1)
         with pytest.raises(SystemExit):
             run(*words, *AUGMENTED, "INPUT.SAMPLE_PICTURES", 0, "OUTPUT_DIR", tmp_path / "parts")
     assert not (tmp_path / "parts" / "train_batches.jpg").exists()
-    run(*words[:2], "--resume", *words[2:], *AUGMENTED, "DATALOADER.NUM_WORKERS", 2, "OUTPUT_DIR", tmp_path / "parts")
+    run(*words[:2], "--resume", *words[2:], *AUGMENTED, "DATALOADER.NUM_WORKERS", 1, "OUTPUT_DIR", tmp_path / "parts")
     assert_same(*(last_state(tmp_path / part) for part in ("straight", "parts")))
     picture = Image.open(tmp_path / "straight" / "train_batches.jpg")
     assert picture.width > 4 * 320 and picture.height > 4 * 200  # 16 in rows of 4

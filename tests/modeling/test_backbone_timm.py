@@ -220,3 +220,44 @@ def test_a_checkpoint_makes_the_package_needless(monkeypatch):
         build_backbone(cfg, ShapeSpec(channels=3))
     cfg.MODEL.WEIGHTS = "model_final.pth"
     build_backbone(cfg, ShapeSpec(channels=3))
+
+
+def timm_cfg(*options: str):
+    cfg = get_cfg()
+    add_feature_align_config(cfg)
+    names = ["MODEL.BACKBONE.NAME", "build_feature_align_timm_fpn_backbone"]
+    names += ["MODEL.FPN.IN_FEATURES", "['res3','res4','res5']"]
+    cfg.merge_from_list([*names, "MODEL.BACKBONE.FREEZE_AT", "0", "MODEL.TIMM.WEIGHTS", "timm", *options])
+    return cfg
+
+
+def test_timm_fetches_its_own_weights(imagenet_model, monkeypatch, caplog):
+    """A stand-in for the download: timm's loader gets the state dict that it would have fetched."""
+    import timm.models._builder as builder
+
+    monkeypatch.setattr(builder, "load_state_dict_from_hf", lambda *args, **kwargs: imagenet_model.state_dict())
+    monkeypatch.setattr(builder, "load_state_dict_from_url", lambda *args, **kwargs: imagenet_model.state_dict())
+    body = TimmBackbone(LITE0, weights="timm").body
+    expected = imagenet_model.state_dict()
+    assert torch.equal(body.conv_stem.weight, expected["conv_stem.weight"])
+    fetched = body.state_dict()
+    assert torch.equal(fetched["blocks.0.0.bn1.running_mean"], expected["blocks.0.0.bn1.running_mean"])
+    build_backbone(timm_cfg("INPUT.FORMAT", "RGB"))
+    assert "were trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN [127.5, 127.5, 127.5]" in caplog.text
+    caplog.clear()
+
+    same = ("MODEL.PIXEL_MEAN", str([127.0] * 3), "MODEL.PIXEL_STD", str([128.0] * 3))
+    build_backbone(timm_cfg("INPUT.FORMAT", "RGB", *same))
+    assert "were trained with" not in caplog.text
+
+
+def test_without_a_network_the_error_says_so(monkeypatch):
+    import timm.models._builder as builder
+
+    def fail(*args, **kwargs):
+        raise OSError("cannot reach the hub")
+
+    monkeypatch.setattr(builder, "load_state_dict_from_hf", fail)
+    monkeypatch.setattr(builder, "load_state_dict_from_url", fail)
+    with pytest.raises(UserError, match=rf"timm cannot fetch the weights of '{LITE0}' \(.*give a file of its weights"):
+        TimmBackbone(LITE0, weights="timm")

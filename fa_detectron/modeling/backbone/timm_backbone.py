@@ -11,13 +11,14 @@ from detectron2.modeling import BACKBONE_REGISTRY, Backbone
 from fa_detectron.errors import UserError
 
 from .fpn import FeatureAlignFPN, build_fpn
-from .timm_weights import load_timm_weights
+from .timm_weights import TIMMS_OWN, load_timm_weights
 
 logger = logging.getLogger(__name__)
 
 # Output names as a ResNet's, so that MODEL.FPN.IN_FEATURES means the same for every backbone.
 _STRIDE_OF = {"res3": 8, "res4": 16, "res5": 32}
 _NORMS = ("FrozenBN", "BN")
+_PIXEL_TOLERANCE = 2.0  # of 255
 
 
 class TimmBackbone(Backbone):
@@ -36,7 +37,7 @@ class TimmBackbone(Backbone):
         Args:
             name: timm's name of the model.
             in_channels: channels of the images.
-            weights: "", "package:NAME" or a file, see ``load_timm_weights``.
+            weights: "", "timm" (timm fetches its own), "package:NAME" or a file, see ``load_timm_weights``.
             norm: "FrozenBN" or "BN".
             freeze_at: as Detectron2's MODEL.BACKBONE.FREEZE_AT: no gradient for whatever comes before and
                 makes the map of stride 2**freeze_at (1: the stem, 2: up to stride 4); 0 freezes nothing.
@@ -46,8 +47,11 @@ class TimmBackbone(Backbone):
         if norm not in _NORMS:
             raise UserError(f"MODEL.TIMM.NORM is '{norm}': choose one of {', '.join(_NORMS)}.")
         indices = _feature_indices(timm, name, in_channels)
-        body = _create(timm, name, in_channels, out_indices=indices)
-        if weights:
+        if weights == TIMMS_OWN:
+            body = _fetch(timm, name, in_channels, out_indices=indices)
+        else:
+            body = _create(timm, name, in_channels, out_indices=indices)
+        if weights and weights != TIMMS_OWN:
             load_timm_weights(body, name, weights)
         if freeze_at > 0:
             _freeze(body, name, freeze_at)
@@ -81,6 +85,33 @@ def _create(timm, name: str, in_channels: int, **kwargs) -> torch.nn.Module:
         except TypeError:  # the model has no such argument
             pass
     return timm.create_model(name, **kwargs)
+
+
+def _fetch(timm, name: str, in_channels: int, **kwargs) -> torch.nn.Module:
+    """The model with the pre-trained weights that timm downloads, or has downloaded before."""
+    try:
+        return _create(timm, name, in_channels, pretrained=True, **kwargs)
+    except Exception as error:  # of timm, of its hub client, of the network
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"MODEL.TIMM.WEIGHTS timm: timm cannot fetch the weights of '{name}' ({reason:.300}). Without a network, "
+            "give a file of its weights (.pth or .safetensors) instead"
+        ) from error
+
+
+def _compare_pixels(timm, cfg: CfgNode) -> None:
+    """Warn where the input is not normalised as the fetched weights were trained with."""
+    trained = timm.get_pretrained_cfg(cfg.MODEL.TIMM.NAME)
+    wanted = [[255 * value for value in values] for values in (trained.mean, trained.std)]
+    given = [list(cfg.MODEL.PIXEL_MEAN), list(cfg.MODEL.PIXEL_STD)]
+    far = any(abs(a - b) > _PIXEL_TOLERANCE for pair in zip(wanted, given) for a, b in zip(*pair))
+    if far or cfg.INPUT.FORMAT != "RGB":
+        logger.warning(
+            "the weights of %s were trained with INPUT.FORMAT RGB, MODEL.PIXEL_MEAN %s and MODEL.PIXEL_STD %s; the "
+            "config has %s, %s and %s",
+            *(cfg.MODEL.TIMM.NAME, *([round(v, 2) for v in values] for values in wanted)),
+            *(cfg.INPUT.FORMAT, *given),
+        )
 
 
 def _is_channels_last(body: torch.nn.Module) -> bool:
@@ -164,6 +195,8 @@ def build_feature_align_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) 
     weights, norm = cfg.MODEL.TIMM.WEIGHTS, cfg.MODEL.TIMM.NORM
     if cfg.MODEL.WEIGHTS:
         weights = ""  # the checkpoint replaces them, so a finished run does not need their package any more
+    elif weights == TIMMS_OWN:
+        _compare_pixels(_import_timm(), cfg)
     elif norm == "FrozenBN" and not weights:
         logger.warning("MODEL.TIMM.NORM is FrozenBN, but MODEL.TIMM.WEIGHTS brings no statistics for it to keep.")
     bottom_up = TimmBackbone(

@@ -8,6 +8,7 @@ import torch
 from fa_detectron.checkpoint.read_file import read_weights
 from fa_detectron.errors import UserError
 
+TIMMS_OWN = "timm"
 PACKAGE_PREFIX = "package:"
 # Weights packages: distribution name -> (module, file in it, timm model whose weights they are).
 _PACKAGES = {
