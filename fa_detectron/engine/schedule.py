@@ -69,6 +69,12 @@ def choose_length(cfg: CfgNode, epochs: float | None, minutes: float | None, typ
             solver[key] = 0.0
         if not 0 <= solver[key] < math.inf:
             raise UserError(f"SOLVER.{key} is {solver[key]}, must be a number above 0, or 0.0 for none")
+    auto = solver.AUTO_LENGTH
+    if auto.EPOCHS < 0 or not 1 <= auto.MIN_ITER <= auto.MAX_ITER:
+        raise UserError(
+            f"SOLVER.AUTO_LENGTH is EPOCHS {auto.EPOCHS}, MIN_ITER {auto.MIN_ITER}, MAX_ITER {auto.MAX_ITER}; "
+            "expected 0 <= EPOCHS and 1 <= MIN_ITER <= MAX_ITER"
+        )
     if solver.EPOCHS and solver.MINUTES:
         raise UserError(
             f"SOLVER.EPOCHS {solver.EPOCHS:g} and SOLVER.MINUTES {solver.MINUTES:g}: set one of them to 0.0"
@@ -124,9 +130,6 @@ def settle_schedule(cfg: CfgNode, images: int, given: Collection[str], kept: int
         images: of the training set.
         given: config keys that the user's files and arguments set.
         kept: iterations of the run that is resumed, see :func:`keep_length`; 0: none.
-
-    Raises:
-        UserError: SOLVER.AUTO_LENGTH has no sensible values.
     """
     solver = cfg.SOLVER
     measured_later = bool(solver.MINUTES) and not kept
@@ -140,11 +143,6 @@ def settle_schedule(cfg: CfgNode, images: int, given: Collection[str], kept: int
         iterations, why = _iterations(cfg, solver.EPOCHS, images), "SOLVER.EPOCHS"
     elif _by_size(cfg, given):
         auto = solver.AUTO_LENGTH
-        if auto.EPOCHS < 0 or not 1 <= auto.MIN_ITER <= auto.MAX_ITER:
-            raise UserError(
-                f"SOLVER.AUTO_LENGTH is EPOCHS {auto.EPOCHS}, MIN_ITER {auto.MIN_ITER}, MAX_ITER {auto.MAX_ITER}; "
-                "expected 0 <= EPOCHS and 1 <= MIN_ITER <= MAX_ITER"
-            )
         iterations = min(max(_iterations(cfg, auto.EPOCHS, images), auto.MIN_ITER), auto.MAX_ITER)
         why = "by the size of the set; --epochs, --minutes or SOLVER.MAX_ITER say otherwise"
     else:

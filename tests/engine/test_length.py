@@ -84,6 +84,7 @@ def test_epochs_count_the_images_that_are_trained_on(seven, tmp_path):
         (("--minutes", "nan"), "--minutes nan: expected"),
         (("--patience", -1), r"--patience \(TEST\.PATIENCE\) is -1"),
         (("SOLVER.EPOCHS", -2.0), r"SOLVER\.EPOCHS is -2"),
+        (("SOLVER.AUTO_LENGTH.MIN_ITER", 9000), r"SOLVER\.AUTO_LENGTH is .*MIN_ITER 9000, MAX_ITER 6000; expected"),
     ],
 )
 def test_a_contradicting_length_is_refused(seven, words, message):
