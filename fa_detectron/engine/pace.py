@@ -5,7 +5,7 @@ import statistics
 import time
 
 from detectron2.config import CfgNode
-from detectron2.data import get_detection_dataset_dicts
+from detectron2.data import DatasetCatalog
 from detectron2.engine import HookBase
 from detectron2.utils import comm
 from detectron2.utils.events import EventStorage
@@ -68,7 +68,7 @@ def _measure(step: StepTrainer, loader: DataLoader, most: float) -> tuple[float,
 
 def _evaluation_seconds(cfg: CfgNode, step_seconds: float) -> float:
     """About how long an evaluation takes where a step takes so long."""
-    images = sum(len(get_detection_dataset_dicts(name, filter_empty=False)) for name in cfg.DATASETS.TEST)
+    images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TEST)
     return _FORWARD * images * step_seconds / cfg.SOLVER.IMS_PER_BATCH
 
 
