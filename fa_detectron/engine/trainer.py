@@ -152,7 +152,6 @@ class Trainer(Builders):
         open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))
         if 0 < self.start_iter < self.max_iter and comm.is_main_process():
             trim_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
-            set_final_aside(self.cfg.OUTPUT_DIR, self.start_iter)
         self._draw_batches(loader)
         self._trainer.start(loader)
         if comm.is_main_process():
@@ -183,8 +182,8 @@ class Trainer(Builders):
         with EventStorage(self.start_iter) as self.storage, self.stop:
             try:
                 self.before_train()
-                if self.iter >= self.max_iter and comm.is_main_process():  # nothing is left to train
-                    self._checkpoints.save_final(self.max_iter - 1)
+                if comm.is_main_process():
+                    self._settle_final()
                 while self.iter < self.max_iter:  # which an evaluation may lower
                     self.before_step()
                     self.run_step()
@@ -199,6 +198,13 @@ class Trainer(Builders):
             finally:
                 self._trainer.finish()
                 self.after_train()
+
+    def _settle_final(self) -> None:
+        """Before the first step: only a run that is complete has a model_final.pth."""
+        if self.start_iter >= self.max_iter:
+            self._checkpoints.save_final(self.max_iter - 1)
+        elif self.start_iter:
+            set_final_aside(self.cfg.OUTPUT_DIR, self.start_iter)
 
     def _save_and_exit(self, stopped: Stopped) -> NoReturn:
         self.stop.saving = True

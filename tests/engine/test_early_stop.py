@@ -59,6 +59,7 @@ def test_patience_stops_and_resume_does_not_go_on(tiny, tmp_path, evaluations):
     (tmp_path / "model_final.pth").unlink()  # as after a kill between the two files
     for _ in range(2):
         again = run(*words[:2], "--resume", *words[2:])
+        assert not list(tmp_path.glob("model_after_*.pth"))
         assert again.results["bbox"] and (tmp_path / "last_checkpoint").read_text() == "model_0000004.pth"
     assert weights(tmp_path / "model_final.pth")["iteration"] == 4
     assert json.loads((tmp_path / "best_checkpoint.json").read_text())["since"] == [2, 3, 4]
