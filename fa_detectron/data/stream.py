@@ -89,7 +89,7 @@ class BatchStream(Iterable[list[tuple[int, int]]]):
         workers: int = 1,
         start: int = 0,
     ) -> None:
-        self._indices, self.size, self._groups = indices, size, groups
+        self._indices, self._size, self._groups = indices, size, groups
         self._rank, self._workers, self._start = rank, workers, start
 
     def _batches(self) -> Iterator[list[tuple[int, int]]]:
@@ -98,7 +98,7 @@ class BatchStream(Iterable[list[tuple[int, int]]]):
             group = self._groups[index] if self._groups is not None else 0
             batch = waiting.setdefault(group, [])
             batch.append((number, index))
-            if len(batch) == self.size:
+            if len(batch) == self._size:
                 yield waiting.pop(group)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:

@@ -8,14 +8,12 @@ from typing import Any, NoReturn
 
 import torch
 from detectron2.config import CfgNode
-from detectron2.data import MetadataCatalog
 from detectron2.engine import HookBase, TrainerBase, hooks
 from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 from detectron2.utils.events import CommonMetricPrinter, EventStorage, EventWriter, JSONWriter, TensorboardXWriter
 from fvcore.nn.precise_bn import get_bn_modules
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
 
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.engine.builders import Builders
@@ -152,7 +150,8 @@ class Trainer(Builders):
         open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))
         if 0 < self.start_iter < self.max_iter and comm.is_main_process():
             trim_metrics(os.path.join(self.cfg.OUTPUT_DIR, "metrics.json"), self.start_iter)
-        self._draw_batches(loader)
+        if comm.is_main_process() and not self.checkpointer.resumed_from:
+            save_train_batches(self.cfg, loader)
         self._trainer.start(loader)
         if comm.is_main_process():
             expected = ExpectedTime(self.cfg, len(loader.dataset.records))
@@ -166,13 +165,6 @@ class Trainer(Builders):
             print("\n" + final_report(self.cfg, self._results, weights), flush=True)
             verify_results(self.cfg, self._results)
         return self._results
-
-    def _draw_batches(self, loader: DataLoader) -> None:
-        count, path = self.cfg.INPUT.SAMPLE_PICTURES, os.path.join(self.cfg.OUTPUT_DIR, "train_batches.jpg")
-        if count > 0 and comm.is_main_process() and not self.checkpointer.resumed_from:
-            names = MetadataCatalog.get(self.cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
-            save_train_batches(loader, count, path, names, self.cfg.INPUT.FORMAT)
-            _logger.info("the first %d training images, augmented, with their boxes: %s", count, path)
 
     def _loop(self) -> None:
         # TrainerBase.train would log the traceback of every exception, a user's errors included.

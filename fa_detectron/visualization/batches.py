@@ -1,10 +1,14 @@
 """The first training batches as the detector sees them: augmented, with their boxes."""
 
+import logging
+import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from detectron2.config import CfgNode
+from detectron2.data import MetadataCatalog
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -13,23 +17,28 @@ from fa_detectron.files import atomic_write
 from .samples import captioned
 from .sheet import arrange
 
+_logger = logging.getLogger(__name__)
 _LONG_SIDE = 320  # pixels of a picture
 
 
-def save_train_batches(loader: DataLoader, count: int, path: str, class_names: Sequence[str], colour: str) -> None:
-    """Draw the first ``count`` training samples into one JPEG, a batch a row, or several for small batches.
+def save_train_batches(cfg: CfgNode, loader: DataLoader) -> None:
+    """Draw the first INPUT.SAMPLE_PICTURES training samples into OUTPUT_DIR/train_batches.jpg, batch after batch.
 
     A sample follows from the seed and its number, so these are those that the loader will give.
 
     Args:
+        cfg: of the run.
         loader: of :func:`fa_detectron.data.stream.build_train_loader`.
-        colour: order of the samples' channels, "RGB" or "BGR".
     """
+    count, path = cfg.INPUT.SAMPLE_PICTURES, os.path.join(cfg.OUTPUT_DIR, "train_batches.jpg")
+    if count <= 0:
+        return
+    names = MetadataCatalog.get(cfg.DATASETS.TRAIN[0]).get("thing_classes", ())
     numbers = (number for batch in loader.batch_sampler for number in batch)
-    pictures = [_picture(loader.dataset[number], class_names, colour) for number in islice(numbers, count)]
-    size = loader.batch_sampler.size
+    pictures = [_picture(loader.dataset[number], names, cfg.INPUT.FORMAT) for number in islice(numbers, count)]
     with atomic_write(path, "wb") as file:
-        arrange(pictures, size if size >= 4 else 4 // size * size).save(file, format="JPEG", quality=90)
+        arrange(pictures).save(file, format="JPEG", quality=90)
+    _logger.info("the first %d training images, augmented, with their boxes: %s", len(pictures), path)
 
 
 def _picture(sample: dict[str, Any], class_names: Sequence[str], colour: str) -> Image.Image:

@@ -36,9 +36,9 @@ def picture_sheet(
     return arrange([_picture(image, data.classes, reader) for image in chosen])
 
 
-def arrange(pictures: Sequence[Image.Image], columns: int = _COLUMNS) -> Image.Image:
+def arrange(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures row by row in one; an empty one where there are none."""
-    rows = [pictures[i : i + columns] for i in range(0, len(pictures), columns)]
+    rows = [pictures[i : i + _COLUMNS] for i in range(0, len(pictures), _COLUMNS)]
     width = max((sum(p.width + _GAP for p in row) for row in rows), default=1)
     height = sum(max(p.height for p in row) + _GAP for row in rows) or 1
     sheet = Image.new("RGB", (width, height), _PAPER)
