@@ -17,7 +17,7 @@ from fa_detectron.engine.step import StepTrainer
 _logger = logging.getLogger(__name__)
 _FIRST, _LEAST, _MOST = 3, 3, 10  # steps that are left out (caches, allocators), and that are measured
 _SHARE = 0.05  # of the time of a run, after which no further step is measured
-_FORWARD = 0.5  # time to evaluate an image, in that to train on it
+_EVALUATION = 0.8  # time to evaluate an image, one at a time and with all around it, in that to train on one
 
 
 def fit_to_minutes(cfg: CfgNode, step: StepTrainer, loader: DataLoader) -> CfgNode:
@@ -69,7 +69,7 @@ def _measure(step: StepTrainer, loader: DataLoader, most: float) -> tuple[float,
 def _evaluation_seconds(cfg: CfgNode, step_seconds: float) -> float:
     """About how long an evaluation takes where a step takes so long."""
     images = sum(len(DatasetCatalog.get(name)) for name in cfg.DATASETS.TEST)
-    return _FORWARD * images * step_seconds / cfg.SOLVER.IMS_PER_BATCH
+    return _EVALUATION * images * step_seconds / cfg.SOLVER.IMS_PER_BATCH
 
 
 class ExpectedTime(HookBase):
