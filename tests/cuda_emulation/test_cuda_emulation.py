@@ -63,8 +63,8 @@ def run(program: Path, name: str, order: str = "1", **variables: str) -> str:
 
 @pytest.mark.parametrize("sanitizer", ["", "address,undefined", "thread"])
 @pytest.mark.parametrize("name", ["reverse", "ring", "votes", "warps", "bits", "absent lane", "warp exchange",
-                                  "leftover", "dynamic", "much dynamic", "vector addition", "inside shared", "atomic sum",
-                                  "indices"])  # fmt: skip
+                                  "leftover", "dynamic", "much dynamic", "vector addition", "inside shared",
+                                  "atomic sum", "indices"])  # fmt: skip
 def test_right_kernels_are_right_in_every_order(build, name: str, sanitizer: str) -> None:
     assert {order: run(build(sanitizer), name, order) for order in ORDERS} == dict.fromkeys(ORDERS, "right")
 
