@@ -72,8 +72,9 @@ TORCH_LIBRARY(fa_detectron, m) {
       "Tensor divisors, float[] strides, float location_offset, bool feature_filter, bool "
       "quality_prior, float reg_weight, str iou_type, float focal_alpha, float focal_gamma, bool "
       "with_gradient) -> (Tensor, Tensor[], Tensor[])");
-  // Writes all gradients (contiguous, of the inputs' shapes). Where hold_negative says so, grad_cls
-  // and grad_obj hold what quality_loss_forward returned for them, else anything.
+  // Writes all gradients (of the inputs' shapes, contiguous, on CUDA also channels_last). Where
+  // hold_negative says so, grad_cls and grad_obj hold what quality_loss_forward returned for them,
+  // else anything.
   m.def(
       "quality_loss_backward(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] "
       "gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, "

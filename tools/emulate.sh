@@ -10,7 +10,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/sanitizers.sh
 find_python "${1:-}"
 [ "$#" -gt 0 ] && shift
-[ "$#" -gt 0 ] || set -- tests/ops tests/cuda_emulation/devices.py
+[ "$#" -gt 0 ] || set -- tests/ops tests/cuda_emulation/devices.py tests/cuda_emulation/head_devices.py
 # Fresh memory holds ones, which are no number: what is read before it is written shows.
 asan_options="malloc_fill_byte=255:max_malloc_fill_size=67108864"
 root="$PWD"

@@ -100,8 +100,10 @@ void check_outputs(const Inputs& in, const at::Tensor& grad_losses, const Output
               "grad_losses must be (3,) on ", in.mu.device(), ", got ", grad_losses.sizes(), " on ",
               grad_losses.device());
   const auto fits = [](const char* name, const at::Tensor& grad, const at::Tensor& like) {
+    const bool dense = grad.is_contiguous() || (!grad.device().is_cpu() &&
+                                                grad.is_contiguous(at::MemoryFormat::ChannelsLast));
     TORCH_CHECK(grad.sizes() == like.sizes() && grad.scalar_type() == like.scalar_type() &&
-                    grad.device() == like.device() && grad.is_contiguous(),
+                    grad.device() == like.device() && dense,
                 name, " must be contiguous, ", like.sizes(), " ", like.scalar_type(), ", got ",
                 grad.sizes(), " ", grad.scalar_type());
   };

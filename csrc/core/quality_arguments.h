@@ -28,8 +28,8 @@ struct State {
   const at::Tensor& divisors;
 };
 
-// What backward writes into, contiguous, like the inputs. hold_negative: cls and obj hold the
-// gradients of loss_neg by cls_logits and by sigmoid(obj_logits) already.
+// What backward writes into, like the inputs: contiguous, or on CUDA channels_last. hold_negative:
+// cls and obj hold the gradients of loss_neg by cls_logits and by sigmoid(obj_logits) already.
 struct Outputs {
   at::TensorList cls, box, obj;
   const at::Tensor& mu;

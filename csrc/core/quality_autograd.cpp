@@ -40,10 +40,17 @@ void call_backward(const Inputs& inputs, const State& state, const Tensor& grad_
       op, inputs, state, grad_losses, to.cls, to.box, to.obj, to.mu, to.sigma, to.hold_negative);
 }
 
-// Contiguous tensors of their shapes, values undefined.
+bool on_cpu(const Tensor& x) { return x.device().is_cpu(); }
+
+// Contiguous tensors of their shapes, values undefined; on CUDA channels_last where they are.
 Tensors make_like(const Tensors& tensors) {
   Tensors made;
-  for (const Tensor& x : tensors) made.push_back(x.new_empty_symint(x.sym_sizes()));
+  for (const Tensor& x : tensors) {
+    const bool last =
+        !on_cpu(x) && !x.is_contiguous() && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+    made.push_back(
+        at::empty_like(x, last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous));
+  }
   return made;
 }
 
@@ -126,7 +133,7 @@ bool any_requires_grad(TensorList maps) {
 }
 
 Tensor with_autograd(const Inputs& in, const State& state) {
-  const bool with_gradient = in.mu.device().is_cpu() && at::GradMode::is_enabled() &&
+  const bool with_gradient = on_cpu(in.mu) && at::GradMode::is_enabled() &&
                              (any_requires_grad(in.cls_logits) || any_requires_grad(in.obj_logits));
   return QualityLoss::apply(in.cls_logits, in.box_ltrb, in.obj_logits, in.gt_boxes, in.gt_classes,
                             in.mu, in.sigma, state.statistics, state.max_iou, state.divisors,

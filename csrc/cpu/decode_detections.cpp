@@ -47,6 +47,7 @@ template <typename S>
 std::vector<Detection<S>> keep(const std::vector<Level<S>>& levels, int64_t image, int64_t classes,
                                const std::vector<std::vector<Candidate<S>>>& candidates,
                                const Options& options) {
+  const S nms_threshold = rounded_down<S>(options.nms_threshold);
   std::vector<Detection<S>> kept;
   std::vector<std::vector<size_t>> of_class(classes);  // positions in kept
   std::vector<size_t> next(levels.size(), 0);
@@ -63,7 +64,7 @@ std::vector<Detection<S>> keep(const std::vector<Level<S>>& levels, int64_t imag
         levels[best], image, classes, S(options.location_offset), candidates[best][next[best]++]);
     std::vector<size_t>& same = of_class[detection.cls];
     const bool suppressed = std::any_of(same.begin(), same.end(), [&](size_t other) {
-      return suppresses(kept[other].box, detection.box, options.nms_threshold);
+      return suppresses(kept[other].box, detection.box, nms_threshold);
     });
     if (suppressed) continue;
     same.push_back(kept.size());

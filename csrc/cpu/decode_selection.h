@@ -71,22 +71,18 @@ inline float rough_log(float x) {
   return static_cast<float>(exponent) * 0.6931472f + 2.f * s * (1.f + z * (1 / 3.f + z * 0.2f));
 }
 
-// The class logits below which no class can reach `score`, a location; too low by a little, so that
-// neither rounding nor the rough functions lose a candidate. Infinite where none can.
+// lowest_logit() of each location; -infinity where every score counts.
 template <typename S>
 void lowest_logits(const S* objectness_logits, int64_t count, double score, S* lowest) {
-  constexpr float kSlack = 2e-5f;
   if (score <= 0) {
     std::fill(lowest, lowest + count, -std::numeric_limits<S>::infinity());
     return;
   }
-  const float t = static_cast<float>(score) * (1 - kSlack), log_t = std::log(t) - kSlack;
+  const float least = static_cast<float>(score) * (1 - kLogitSlack);
+  const float log_least = std::log(least) - kLogitSlack;
   for (int64_t i = 0; i < count; ++i) {
-    // sigmoid(x) h >= t: x >= log(t / (h - t))
     const float h = 1.f / (1.f + rough_exp(-static_cast<float>(objectness_logits[i])));
-    const float room = h * (1 + kSlack) - t;
-    const float bound = log_t - rough_log(room > 1e-30f ? room : 1e-30f);
-    lowest[i] = room > 0 ? S(bound) : std::numeric_limits<S>::infinity();
+    lowest[i] = S(lowest_logit(h, least, log_least, rough_log));
   }
 }
 

@@ -1,4 +1,5 @@
-// decode_detections on CUDA, for float32 maps: keys, torch's selection, NMS; no synchronisation.
+// decode_detections on CUDA, for float32 maps: scores, selection, NMS, a launch each; no
+// synchronisation.
 #include <ATen/ATen.h>
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
@@ -11,6 +12,8 @@
 
 #include "core/decode_arguments.h"
 #include "cuda/decode_launch.h"
+#include "cuda/map_of.h"
+#include "math/decode.h"
 
 namespace fa {
 namespace decode {
@@ -30,55 +33,73 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> decode_op(
               " images run on CUDA at a time, got ", cls_logits[0].size(0));
   const c10::cuda::CUDAGuard guard(cls_logits[0].device());
   const auto stream = at::cuda::getCurrentCUDAStream();
-  KeepWork keep = {};
-  keep.images = static_cast<int32_t>(cls_logits[0].size(0));
-  keep.classes = static_cast<int32_t>(cls_logits[0].size(1));
-  keep.levels = static_cast<int32_t>(cls_logits.size());
-  keep.location_offset = static_cast<float>(location_offset);
-  keep.nms_threshold = nms_threshold;
-  std::vector<at::Tensor> kept, best;  // kept: what the pointers point into
-  int64_t candidates = 0, capacity = 0;
+  DecodeWork work = {};
+  work.images = static_cast<int32_t>(cls_logits[0].size(0));
+  work.classes = static_cast<int32_t>(cls_logits[0].size(1));
+  work.levels = static_cast<int32_t>(cls_logits.size());
+  work.location_offset = static_cast<float>(location_offset);
+  work.score_threshold = static_cast<float>(score_threshold);
+  work.nms_threshold = rounded_down<float>(nms_threshold);
+  std::vector<at::Tensor> kept;  // what the pointers point into
+  int64_t candidates = 0, capacity = 0, tiles = 0;
   for (size_t l = 0; l < cls_logits.size(); ++l) {
-    const auto cls = cls_logits[l].contiguous(), box = box_ltrb[l].contiguous(),
-               obj = obj_logits[l].contiguous();
-    kept.insert(kept.end(), {cls, box, obj});
-    const int64_t area = cls.size(2) * cls.size(3), pairs = area * keep.classes;
-    TORCH_CHECK(pairs < (int64_t{1} << 31), "cls_logits[", l, "] is too large: ", cls.sizes());
+    const int64_t area = cls_logits[l].size(2) * cls_logits[l].size(3), pairs = area * work.classes;
     const int64_t limit = std::min({topk, area, pairs});
-    keep.level[l] = {static_cast<int32_t>(cls.size(2)), static_cast<int32_t>(cls.size(3)),
-                     static_cast<int32_t>(limit),       static_cast<int32_t>(candidates),
-                     static_cast<float>(strides[l]),    box.const_data_ptr<float>()};
+    TORCH_CHECK(pairs < (int64_t{1} << 31) && work.pairs + pairs < 0xffffffffll, "cls_logits[", l,
+                "] is too large, or the levels together: ", cls_logits[l].sizes());
+    kept.push_back(obj_logits[l].contiguous());
+    work.level[l] = {static_cast<int32_t>(cls_logits[l].size(2)),
+                     static_cast<int32_t>(cls_logits[l].size(3)),
+                     static_cast<int32_t>(limit),
+                     static_cast<int32_t>(candidates),
+                     static_cast<int32_t>(tiles),
+                     static_cast<uint32_t>(work.pairs),
+                     static_cast<float>(strides[l]),
+                     {},
+                     {},
+                     kept.back().const_data_ptr<float>()};
+    work.level[l].cls = map_of<float>(cls_logits[l], &kept);
+    work.level[l].box = map_of<float>(box_ltrb[l], &kept);
+    work.pairs += pairs;
     candidates += limit;
     capacity += std::min(topk, area);
-    if (limit == 0 || keep.images == 0) continue;
-    const at::Tensor keys = at::empty({keep.images, pairs}, of_maps.dtype(at::kLong));
-    C10_CUDA_CHECK(launch_keys({keep.images, keep.classes, static_cast<int32_t>(area),
-                                static_cast<float>(score_threshold), cls.const_data_ptr<float>(),
-                                obj.const_data_ptr<float>(), keys.mutable_data_ptr<int64_t>()},
-                               stream));
-    best.push_back(
-        std::get<0>(keys.topk(limit, 1)));  // the keys are all different: no tie to leave to chance
+    tiles += (area + kTileLocations - 1) / kTileLocations;
   }
   capacity = std::min(capacity, max_detections);
   TORCH_CHECK(candidates < (int64_t{1} << 31), "too many candidates: ", candidates);
-  keep.candidates = static_cast<int32_t>(candidates);
-  keep.capacity = static_cast<int32_t>(capacity);
-  at::Tensor boxes = at::zeros({keep.images, capacity, 4}, of_maps);
-  at::Tensor scores = at::zeros({keep.images, capacity}, of_maps);
-  at::Tensor labels = at::zeros({keep.images, capacity}, of_maps.dtype(at::kLong));
-  at::Tensor counts = at::zeros({keep.images}, of_maps.dtype(at::kLong));
-  if (!best.empty() && capacity > 0) {
-    const at::Tensor keys = at::cat(best, 1);  // (N, C)
-    // By score alone, and stable: equal scores keep the order of levels, then of cells.
-    const at::Tensor order = std::get<1>(at::sort(keys.bitwise_right_shift(32), true, 1, true));
-    keep.keys = keys.const_data_ptr<int64_t>();
-    keep.order = order.const_data_ptr<int64_t>();
-    keep.boxes = boxes.mutable_data_ptr<float>();
-    keep.scores = scores.mutable_data_ptr<float>();
-    keep.labels = labels.mutable_data_ptr<int64_t>();
-    keep.counts = counts.mutable_data_ptr<int64_t>();
-    C10_CUDA_CHECK(launch_keep(keep, stream));
+  work.candidates = static_cast<int32_t>(candidates);
+  work.capacity = static_cast<int32_t>(capacity);
+  work.tiles = static_cast<int32_t>(tiles);
+  at::Tensor boxes = at::empty({work.images, capacity, 4}, of_maps);
+  at::Tensor scores = at::empty({work.images, capacity}, of_maps);
+  at::Tensor labels = at::empty({work.images, capacity}, of_maps.dtype(at::kLong));
+  at::Tensor counts = at::empty({work.images}, of_maps.dtype(at::kLong));
+  if (work.images == 0) return {boxes, scores, labels, counts};
+  work.boxes = boxes.mutable_data_ptr<float>();
+  work.scores = scores.mutable_data_ptr<float>();
+  work.labels = labels.mutable_data_ptr<int64_t>();
+  work.counts = counts.mutable_data_ptr<int64_t>();
+
+  const int64_t segments = work.images * work.levels;
+  kept.push_back(at::zeros({segments * (1 + kBins)}, of_maps.dtype(at::kInt)));
+  work.passed = kept.back().mutable_data_ptr<int32_t>();
+  work.histogram = work.passed + segments;
+  at::Tensor best = at::empty({work.images, candidates}, of_maps.dtype(at::kLong));
+  work.best = reinterpret_cast<uint64_t*>(best.mutable_data_ptr<int64_t>());
+  if (candidates > 0) {
+    kept.push_back(at::empty({work.images, work.pairs}, of_maps.dtype(at::kLong)));
+    work.keys = reinterpret_cast<uint64_t*>(kept.back().mutable_data_ptr<int64_t>());
+    C10_CUDA_CHECK(launch_scores(work, stream));
+    C10_CUDA_CHECK(launch_select(work, stream));
   }
+  const auto fits =
+      static_cast<int64_t>(at::cuda::getCurrentDeviceProperties()->sharedMemPerBlockOptin);
+  if (candidates > kMaxSorted || shared_bytes_to_sort(candidates) > fits) {
+    // The keys are all different, but for the zeros at the end: no tie to leave to chance.
+    best = std::get<0>(at::sort(best, 1, /*descending=*/true));
+    work.sorted = reinterpret_cast<const uint64_t*>(best.const_data_ptr<int64_t>());
+  }
+  C10_CUDA_CHECK(launch_keep(work, stream));
   return {boxes, scores, labels, counts};
 }
 

@@ -3,6 +3,7 @@
 // has none.
 #pragma once
 
+#include <c10/macros/Macros.h>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 
@@ -46,5 +47,9 @@ __device__ inline uint32_t pack_bfloat16(float first, float second) {
   const __nv_bfloat162 pair = __floats2bfloat162_rn(first, second);
   return *reinterpret_cast<const uint32_t*>(&pair);
 }
+
+// Stops all work of the process on the device where the condition is false, with an error at the
+// next call that waits for it: for what the host cannot check without waiting.
+__device__ inline void require(bool condition) { CUDA_KERNEL_ASSERT(condition); }
 
 }  // namespace fa::cuda

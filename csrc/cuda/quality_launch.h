@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "cuda/map.h"
 #include "math/quality.h"
 
 namespace fa {
@@ -19,12 +20,12 @@ constexpr int kMaxImages = 256;
 template <typename S>
 struct CudaLevel {
   int32_t height, width, first;  // first: index of its first location among an image's A
+  int32_t first_tile;            // of an image's tiles, see map.h
+  int32_t first_slice;           // of a box's slices
   S stride;
-  const S* cls;  // (N, K, H, W) logits
-  const S* box;  // (N, 4, H, W) pixels
-  const S* obj;  // (N, 1, H, W) logits
-  S* grad_cls;
-  S* grad_box;
+  Map<const S> cls, box;  // K logits; 4 distances in pixels
+  const S* obj;           // (N, 1, H, W) logits
+  Map<S> grad_cls, grad_box;
   S* grad_obj;
 };
 
@@ -34,10 +35,26 @@ struct CudaStatistics {
   double lowest_joint, highest_joint, lowest_iou, highest_iou;
 };
 
+// What one slice adds to a box's statistics.
+template <typename S>
+struct SliceStatistics {
+  double bag_weight, bag_confidence, gaussian, prior_root;
+  S lowest_joint, highest_joint, lowest_iou, highest_iou;
+  int64_t count;
+};
+
+// What the gradients of a box's pairs have in common.
+template <typename S>
+struct BoxSlopes {
+  S bag;               // mean confidence of the bag, 0 where its weight is clamped
+  S by_bag, by_prior;  // d losses / d (weighted confidence), and by the sum of the prior term
+  S lowest_joint, highest_joint, lowest_iou, highest_iou;
+};
+
 // Everything by value or on the device.
 template <typename S>
 struct CudaWork {
-  int32_t images, levels, classes, locations, boxes;
+  int32_t images, levels, classes, locations, boxes, tiles, slices;
   int32_t first_box[kMaxImages + 1];  // image n has boxes [n, n + 1)
   CudaLevel<S> level[kMaxLevels];
   const S* corners;            // (G, 4)
@@ -49,22 +66,24 @@ struct CudaWork {
   CudaStatistics* statistics;  // (G)
   const double* divisors;      // (2)
   const S* grad_losses;        // (3)
-  double* partial;             // (N, blocks_per_image): parts of neg
-  double* factors;             // (G, 2): d losses / d b_g, and by the sum of the prior term
-  double* box_sums;            // (G, L, 4): sums of dN N d and dN N d^2, x and y
+  double* background;          // the sum of the boxes' Gaussians
+  SliceStatistics<S>* parts;   // (G, slices)
+  double* partial;             // (N, tiles): parts of neg
+  BoxSlopes<S>* slopes;        // (G)
+  double* slice_sums;          // (G, slices, 4): sums of dN N d and dN N d^2, x and y
   S* losses;                   // (3)
   S* grad_mu;
   S* grad_sigma;
-  QualityOptions options;
+  QualityOptionsOf<S> options;
 };
 
 constexpr int kThreads = 128;
-// Of a block that walks over the locations of one box: an image-sized one has tens of thousands.
-constexpr int kBoxThreads = 256;
-
-inline int blocks_per_image(int64_t locations) {
-  return static_cast<int>((locations + kThreads - 1) / kThreads);
-}
+// A block walks over this many of a box's locations at one level, or as many as the level's part of
+// the box has left. There are as many blocks as the whole map would need: the host does not know
+// the boxes.
+constexpr int kSlice = 1024;
+constexpr int kSliceThreads = 256;
+constexpr int kFinishThreads = 512;  // of a kernel that is one block
 
 // Each returns cudaGetLastError().
 template <typename S>

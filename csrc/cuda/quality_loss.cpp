@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/quality_operator.h"
+#include "cuda/map_of.h"
 #include "cuda/quality_launch.h"
 
 namespace fa {
@@ -18,6 +19,8 @@ namespace {
 
 using Tensors = std::vector<at::Tensor>;
 constexpr int64_t kStatistics = sizeof(CudaStatistics) / sizeof(double);
+template <typename S>
+constexpr int64_t kPart = sizeof(SliceStatistics<S>) / sizeof(double);
 
 // The kernels' arguments, and what their pointers point into.
 template <typename S>
@@ -29,41 +32,42 @@ struct Problem {
     work.images = in.cls_logits[0].size(0);
     work.classes = in.cls_logits[0].size(1);
     work.levels = in.cls_logits.size();
-    work.options = in.options;
+    const QualityOptions& o = in.options;
+    work.options = {o.feature_filter,     o.quality_prior, o.iou_type,   S(o.reg_weight),
+                    S(o.location_offset), o.focal_alpha,   o.focal_gamma};
     TORCH_CHECK(work.levels <= kMaxLevels, "at most ", kMaxLevels, " levels run on CUDA, got ",
                 work.levels);
     TORCH_CHECK(work.images <= kMaxImages, "at most ", kMaxImages, " images run on CUDA, got ",
                 work.images);
-    int64_t locations = 0;
+    int64_t locations = 0, tiles = 0, slices = 0;
     for (int32_t l = 0; l < work.levels; ++l) {
       const int64_t height = in.cls_logits[l].size(2), width = in.cls_logits[l].size(3);
-      work.level[l] = {static_cast<int32_t>(height),
-                       static_cast<int32_t>(width),
-                       static_cast<int32_t>(locations),
-                       S(in.strides[l]),
-                       data(in.cls_logits[l]),
-                       data(in.box_ltrb[l]),
-                       data(in.obj_logits[l]),
-                       nullptr,
-                       nullptr,
-                       nullptr};
+      CudaLevel<S>& level = work.level[l];
+      level.height = static_cast<int32_t>(height), level.width = static_cast<int32_t>(width);
+      level.first = static_cast<int32_t>(locations);
+      level.first_tile = static_cast<int32_t>(tiles);
+      level.first_slice = static_cast<int32_t>(slices);
+      level.stride = S(in.strides[l]);
+      level.cls = map_of<S>(in.cls_logits[l], &kept);
+      level.box = map_of<S>(in.box_ltrb[l], &kept);
+      level.obj = data(in.obj_logits[l]);
+      tiles += (height * width + kTileLocations - 1) / kTileLocations;
+      slices += (height * width + kSlice - 1) / kSlice;
       locations += height * width;
     }
     TORCH_CHECK(locations < (int64_t{1} << 30), "too many locations: ", locations);
     work.locations = static_cast<int32_t>(locations);
+    work.tiles = static_cast<int32_t>(tiles), work.slices = static_cast<int32_t>(slices);
     for (int32_t n = 0; n < work.images; ++n) {
       work.first_box[n + 1] = work.first_box[n] + static_cast<int32_t>(in.gt_boxes[n].size(0));
     }
     work.boxes = work.first_box[work.images];
-    Tensors classes;
+    TORCH_CHECK(work.boxes * slices < (int64_t{1} << 31), "too many boxes: ", work.boxes);
+    Tensors classes, boxes;
     for (const at::Tensor& x : in.gt_classes) classes.push_back(x.to(at::kLong));
-    Tensors boxes;
     for (const at::Tensor& x : in.gt_boxes) boxes.push_back(x.to(in.mu.scalar_type()));
-    if (work.images > 0) {
-      work.corners = data(at::cat(boxes));
-      kept.push_back(at::cat(classes));
-      work.box_classes = kept.back().const_data_ptr<int64_t>();
-    }
+    work.box_classes = joined<int64_t>(classes);
+    work.corners = joined<S>(boxes);
     work.mu = data(in.mu);
     work.sigma = data(in.sigma);
     work.level_step = in.mu.dim() == 3 ? 2 * work.classes : 0;
@@ -84,6 +88,24 @@ struct Problem {
     return kept.back().const_data_ptr<S>();
   }
 
+  // One after the other; not copied where they lie so already.
+  template <typename T>
+  const T* joined(const Tensors& parts) {
+    const T *first = nullptr, *end = nullptr;
+    bool follow = true;
+    for (const at::Tensor& x : parts) {
+      if (x.numel() == 0) continue;
+      const T* const begin = x.const_data_ptr<T>();
+      follow = follow && x.is_contiguous() && (end == nullptr || begin == end);
+      first = first == nullptr ? begin : first;
+      end = begin + x.numel();
+      kept.push_back(x);
+    }
+    if (follow) return first;
+    kept.push_back(at::cat(parts));
+    return kept.back().const_data_ptr<T>();
+  }
+
   CudaWork<S> work;
   Tensors kept;
   at::Device device = at::kCUDA;
@@ -94,12 +116,17 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics(const Inputs& in) {
   Problem<S> problem(in);
   CudaWork<S>& work = problem.work;
   const auto of_maps = in.cls_logits[0].options();
-  at::Tensor out = at::zeros({work.boxes, kStatistics}, of_maps.dtype(at::kDouble));
-  at::Tensor max_iou = at::zeros({work.images, work.locations}, of_maps);
+  const auto in_double = of_maps.dtype(at::kDouble);
+  at::Tensor out = at::empty({work.boxes, kStatistics}, in_double);
+  at::Tensor max_iou = at::empty({work.images, work.locations}, of_maps);
+  at::Tensor background = at::empty({}, in_double);
+  at::Tensor parts = at::empty({work.boxes, work.slices, kPart<S>}, in_double);
   work.statistics = reinterpret_cast<CudaStatistics*>(out.mutable_data_ptr<double>());
   work.max_iou = max_iou.mutable_data_ptr<S>();
+  work.background = background.mutable_data_ptr<double>();
+  work.parts = reinterpret_cast<SliceStatistics<S>*>(parts.mutable_data_ptr<double>());
   C10_CUDA_CHECK(launch_statistics(work, at::cuda::getCurrentCUDAStream()));
-  return {out, max_iou, out.select(1, 2).sum()};
+  return {out, max_iou, background};
 }
 
 template <typename S>
@@ -108,8 +135,7 @@ at::Tensor losses(const Inputs& in, const State& state) {
   problem.set_state(state);
   CudaWork<S>& work = problem.work;
   const auto of_maps = in.cls_logits[0].options();
-  at::Tensor partial =
-      at::empty({work.images, blocks_per_image(work.locations)}, of_maps.dtype(at::kDouble));
+  at::Tensor partial = at::empty({work.images, work.tiles}, of_maps.dtype(at::kDouble));
   at::Tensor out = at::empty({3}, of_maps);
   work.partial = partial.mutable_data_ptr<double>();
   work.losses = out.mutable_data_ptr<S>();
@@ -127,15 +153,16 @@ void gradients(const Inputs& in, const State& state, const at::Tensor& grad_loss
   TORCH_CHECK(!outputs.hold_negative, "hold_negative is of the CPU's operator");
   work.grad_losses = problem.data(grad_losses.to(in.mu.scalar_type()));
   for (int32_t l = 0; l < work.levels; ++l) {
-    work.level[l].grad_cls = outputs.cls[l].template mutable_data_ptr<S>();
-    work.level[l].grad_box = outputs.box[l].template mutable_data_ptr<S>();
+    const at::Tensor &cls = outputs.cls[l], &box = outputs.box[l];
+    work.level[l].grad_cls = map_around(cls.template mutable_data_ptr<S>(), cls);
+    work.level[l].grad_box = map_around(box.template mutable_data_ptr<S>(), box);
     work.level[l].grad_obj = outputs.obj[l].template mutable_data_ptr<S>();
   }
-  const auto in_double = in.cls_logits[0].options().dtype(at::kDouble);
-  at::Tensor factors = at::empty({work.boxes, 2}, in_double);
-  at::Tensor sums = at::empty({work.boxes, work.levels, 4}, in_double);
-  work.factors = factors.mutable_data_ptr<double>();
-  work.box_sums = sums.mutable_data_ptr<double>();
+  const auto of_maps = in.cls_logits[0].options(), in_double = of_maps.dtype(at::kDouble);
+  at::Tensor slopes = at::empty({work.boxes, sizeof(BoxSlopes<S>) / sizeof(S)}, of_maps);
+  at::Tensor sums = at::empty({work.boxes, work.slices, 4}, in_double);
+  work.slopes = reinterpret_cast<BoxSlopes<S>*>(slopes.mutable_data_ptr<S>());
+  work.slice_sums = sums.mutable_data_ptr<double>();
   work.grad_mu = outputs.mu.mutable_data_ptr<S>();
   work.grad_sigma = outputs.sigma.mutable_data_ptr<S>();
   C10_CUDA_CHECK(launch_gradients(work, at::cuda::getCurrentCUDAStream()));

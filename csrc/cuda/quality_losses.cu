@@ -5,6 +5,23 @@ namespace fa {
 namespace quality {
 namespace {
 
+// One block's locations.
+template <typename S>
+struct Tile {
+  const CudaLevel<S>* level;
+  int first_cell;
+  int64_t area;
+};
+
+template <typename S>
+__device__ __forceinline__ Tile<S> find_tile(const CudaWork<S>& work) {
+  const int tile = blockIdx.x;
+  int l = 0;
+  while (l + 1 < work.levels && tile >= work.level[l + 1].first_tile) ++l;
+  const CudaLevel<S>& level = work.level[l];
+  return {&level, (tile - level.first_tile) * kTileLocations, int64_t(level.height) * level.width};
+}
+
 // Whether a later box of the same class holds the location, too: the last one weighs it.
 template <typename S>
 __device__ bool outdone(const CudaWork<S>& work, int g, int last, int cls, S x, S y) {
@@ -15,42 +32,44 @@ __device__ bool outdone(const CudaWork<S>& work, int g, int last, int cls, S x, 
   return false;
 }
 
-template <typename S>
-__device__ __forceinline__ S weight_of(const CudaWork<S>& work, int g, S iou) {
-  const CudaStatistics& box = work.statistics[g];
-  return negative_weight<S, S>(iou, S(box.lowest_iou), S(box.highest_iou));
-}
-
-// One thread a location: all its classes with M = 0, then the difference that the boxes make.
+// One block a tile: all classes of its locations with M = 0, then the difference that the boxes
+// make, for which the threads of a location take turns.
 template <bool kSquare, typename S>
-__global__ void __launch_bounds__(kThreads, 4) negative_kernel(const CudaWork<S> work) {
-  __shared__ double shared[kThreads];
-  const int a = blockIdx.x * kThreads + threadIdx.x, image = blockIdx.y;
+__global__ void __launch_bounds__(kTileThreads, 4) negative_kernel(const CudaWork<S> work) {
+  __shared__ double shared[kTileThreads / 32];
+  const Tile<S> tile = find_tile(work);
+  const CudaLevel<S>& level = *tile.level;
+  const int image = blockIdx.y;
   const double gamma = work.options.focal_gamma;
-  double total = 0;
-  if (a < work.locations) {
-    const Location<S> place = locate(work, a);
-    const CudaLevel<S>& level = work.level[place.level];
-    const S h = sigmoid(level.obj[image * place.area + place.cell]);
-    const S* cls = level.cls + int64_t(image) * work.classes * place.area + place.cell;
-    S sum = 0;
-#pragma unroll 4
-    for (int c = 0; c < work.classes; ++c) {
-      sum += focal_term<kSquare>(sigmoid(cls[c * place.area]) * h, gamma);
+  S sum = 0;
+  const TilePlace dense = tile_place(threadIdx.x, level.cls.channel == 1);
+  if (const int cell = tile.first_cell + dense.location; cell < tile.area) {
+    const S h = sigmoid(level.obj[image * tile.area + cell]);
+    const S* const cls = channels_of(level.cls, image, cell);
+#pragma unroll 5
+    for (int c = dense.part; c < work.classes; c += kTileParts) {
+      sum += focal_term<kSquare>(sigmoid(cls[int64_t(c) * level.cls.channel]) * h, gamma);
     }
-    total = sum;
-    const S iou = work.max_iou[int64_t(image) * work.locations + a];
+  }
+  double total = sum;
+  const TilePlace mine = tile_place(threadIdx.x, false);
+  if (const int cell = tile.first_cell + mine.location; cell < tile.area) {
+    const Location<S> place = locate(work, level.first + cell);
+    const S h = sigmoid(level.obj[image * tile.area + cell]);
+    const S* const cls = channels_of(level.cls, image, cell);
+    const S iou = work.max_iou[int64_t(image) * work.locations + level.first + cell];
     const int last = work.first_box[image + 1];
-    for (int g = work.first_box[image]; g < last; ++g) {
+    for (int g = work.first_box[image] + mine.part; g < last; g += kTileParts) {
       const DeviceBox<S> box = load_box(work, g);
       if (!holds(box, place.x, place.y) || outdone(work, g, last, box.cls, place.x, place.y))
         continue;
-      const S q = sigmoid(cls[box.cls * place.area]) * h;
-      total += double(focal_term<kSquare>(q * weight_of(work, g, iou), gamma)) -
-               double(focal_term<kSquare>(q, gamma));
+      const S q = sigmoid(cls[int64_t(box.cls) * level.cls.channel]) * h;
+      const CudaStatistics& of_box = work.statistics[g];
+      const S w = negative_weight<S, S>(iou, S(of_box.lowest_iou), S(of_box.highest_iou));
+      total += focal_term<kSquare>(q * w, gamma) - focal_term<kSquare>(q, gamma);
     }
   }
-  total = block_reduce(total, Sum(), shared);
+  total = block_reduce<kTileThreads>(total, Sum(), shared);
   if (threadIdx.x == 0) work.partial[blockIdx.y * gridDim.x + blockIdx.x] = total;
 }
 
@@ -75,21 +94,23 @@ __device__ __forceinline__ double bag_of(const CudaStatistics& box) {
 
 // One block.
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 4) finish_kernel(const CudaWork<S> work, int partials) {
-  __shared__ double shared[kThreads];
+__global__ void __launch_bounds__(kFinishThreads, 1) finish_kernel(const CudaWork<S> work) {
+  __shared__ double shared[kFinishThreads / 32];
   double positive = 0, negative = 0, prior = 0;
-  for (int g = threadIdx.x; g < work.boxes; g += kThreads) {
+  for (int g = threadIdx.x; g < work.boxes; g += kFinishThreads) {
     positive += bag_loss(bag_of(work.statistics[g]));
   }
-  for (int i = threadIdx.x; i < partials; i += kThreads) negative += work.partial[i];
-  for (int n = threadIdx.x; n < work.images; n += kThreads) {
+  const int partials = work.images * work.tiles;
+#pragma unroll 4
+  for (int i = threadIdx.x; i < partials; i += kFinishThreads) negative += work.partial[i];
+  for (int n = threadIdx.x; n < work.images; n += kFinishThreads) {
     double value, slope;
     prior_term(work, n, &value, &slope);
     prior += value;
   }
-  positive = block_reduce(positive, Sum(), shared);
-  negative = block_reduce(negative, Sum(), shared);
-  prior = block_reduce(prior, Sum(), shared);
+  positive = block_reduce<kFinishThreads>(positive, Sum(), shared);
+  negative = block_reduce<kFinishThreads>(negative, Sum(), shared);
+  prior = block_reduce<kFinishThreads>(prior, Sum(), shared);
   if (threadIdx.x != 0) return;
   const double alpha = work.options.focal_alpha;
   work.losses[0] = S(alpha * positive / work.divisors[0]);
@@ -99,110 +120,145 @@ __global__ void __launch_bounds__(kThreads, 4) finish_kernel(const CudaWork<S> w
 
 // One thread a box.
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 4) factors_kernel(const CudaWork<S> work) {
+__global__ void __launch_bounds__(kThreads, 4) slopes_kernel(const CudaWork<S> work) {
   const int g = blockIdx.x * kThreads + threadIdx.x;
   if (g >= work.boxes) return;
   const double alpha = work.options.focal_alpha;
   double value, slope;
   prior_term(work, image_of(work.first_box, work.images, g), &value, &slope);
-  work.factors[2 * g] =
-      work.grad_losses[0] * alpha / work.divisors[0] * bag_slope(bag_of(work.statistics[g]));
-  work.factors[2 * g + 1] = work.grad_losses[2] * (1 - alpha) / work.images * slope;
+  const CudaStatistics& box = work.statistics[g];
+  const bool clamped = box.bag_weight < 1e-12;
+  const double by_bag = work.grad_losses[0] * alpha / work.divisors[0] * bag_slope(bag_of(box));
+  work.slopes[g] = {S(clamped ? 0 : bag_of(box)),
+                    S(by_bag / clamp_min(box.bag_weight, 1e-12)),
+                    S(work.grad_losses[2] * (1 - alpha) / work.images * slope),
+                    S(box.lowest_joint),
+                    S(box.highest_joint),
+                    S(box.lowest_iou),
+                    S(box.highest_iou)};
 }
 
 // d losses / dP and / dN of one pair.
 template <typename S>
-__device__ void pair_slopes(const CudaWork<S>& work, int g, const PairQuality<S>& pair,
+__device__ void pair_slopes(bool quality_prior, const BoxSlopes<S>& box, const PairQuality<S>& pair,
                             S* by_confidence, S* by_gaussian) {
-  const CudaStatistics& box = work.statistics[g];
-  const bool clamped = box.bag_weight < 1e-12;
-  const double bag_weight = clamp_min(box.bag_weight, 1e-12);
-  const S bag = S(clamped ? 0 : box.bag_confidence / bag_weight);
-  const S exponential = S(work.factors[2 * g] / bag_weight) * exp(S(3) * pair.confidence);
-  const S excess = pair.confidence - bag;
+  const S exponential = box.by_bag * exp(S(3) * pair.confidence);
+  const S excess = pair.confidence - box.bag;
   *by_confidence = exponential * pair.gaussian * (S(1) + S(3) * excess);
-  S prior = S(work.factors[2 * g + 1]);
-  if (work.options.quality_prior) {
-    const S v = prior_weight<S, S>(pair.joint, S(box.lowest_joint), S(box.highest_joint));
+  S prior = box.by_prior;
+  if (quality_prior) {
+    const S v = prior_weight<S, S>(pair.joint, box.lowest_joint, box.highest_joint);
     const S vn = v * pair.gaussian;
     prior = vn < S(1e-12) ? S(0) : prior * S(0.5) * v / sqrt(clamp_min(vn, S(1e-12)));
   }
   *by_gaussian = exponential * excess + prior;
 }
 
-// One thread a location: it owns the location's gradients of all classes, sides and objectness.
+// One block a tile. A thread owns the gradients of its classes at its location: those of all
+// classes with M = 0, and then, with the location's other threads, those of the boxes, each by the
+// thread that has its class.
 template <bool kSquare, typename S>
-__global__ void __launch_bounds__(kThreads, 4) gradients_kernel(const CudaWork<S> work) {
-  const int a = blockIdx.x * kThreads + threadIdx.x, image = blockIdx.y;
-  if (a >= work.locations) return;
+__global__ void __launch_bounds__(kTileThreads, sizeof(S) == 4 ? 2 : 1)
+    gradients_kernel(const CudaWork<S> work) {
+  // By h, and by the four sides of the prediction.
+  __shared__ S shared[5][kTileParts][kTileLocations];
+  const Tile<S> tile = find_tile(work);
+  const CudaLevel<S>& level = *tile.level;
+  const int image = blockIdx.y;
   const double gamma = work.options.focal_gamma;
   const S factor = S(work.grad_losses[1] * (1 - work.options.focal_alpha) / work.divisors[1]);
-  const Location<S> place = locate(work, a);
-  const CudaLevel<S>& level = work.level[place.level];
-  const S h = sigmoid(level.obj[image * place.area + place.cell]);
-  const int64_t first = int64_t(image) * work.classes * place.area + place.cell;
-  const S* cls = level.cls + first;
-  S* grad_cls = level.grad_cls + first;
   S by_h = 0;
-#pragma unroll 4
-  for (int c = 0; c < work.classes; ++c) {
-    const S p = sigmoid(cls[c * place.area]);
-    const S by_q = factor * focal_slope<kSquare>(p * h, gamma);
-    by_h += by_q * p;
-    grad_cls[c * place.area] = by_q * h * ((S(1) - p) * p);
-  }
-  const Ltrb<S> prediction = load_prediction(work, place, image);
-  const S iou = work.max_iou[int64_t(image) * work.locations + a];
-  const int last = work.first_box[image + 1];
-  Ltrb<S> by_side = {0, 0, 0, 0};
-  for (int g = work.first_box[image]; g < last; ++g) {
-    const DeviceBox<S> box = load_box(work, g);
-    if (!holds(box, place.x, place.y)) continue;
-    const PairQuality<S> pair =
-        pair_of(work, place, image, box, prediction, gaussian_of(work, box, place.level));
-    S by_confidence, by_gaussian, q_slope, r_slope;
-    pair_slopes(work, g, pair, &by_confidence, &by_gaussian);
-    confidence_gradient(pair, work.options.feature_filter, &q_slope, &r_slope);
-    S by_q = by_confidence * q_slope;
-    if (!outdone(work, g, last, box.cls, place.x, place.y)) {
-      const S w = weight_of(work, g, iou);
-      by_q += factor *
-              (w * focal_slope<kSquare>(pair.q * w, gamma) - focal_slope<kSquare>(pair.q, gamma));
+  const TilePlace dense = tile_place(threadIdx.x, level.cls.channel == 1);
+  if (const int cell = tile.first_cell + dense.location; cell < tile.area) {
+    const S h = sigmoid(level.obj[image * tile.area + cell]);
+    const S* const cls = channels_of(level.cls, image, cell);
+    S* const grad_cls = channels_of(level.grad_cls, image, cell);
+#pragma unroll 5
+    for (int c = dense.part; c < work.classes; c += kTileParts) {
+      const S p = sigmoid(cls[int64_t(c) * level.cls.channel]);
+      const S by_q = factor * focal_slope<kSquare>(p * h, gamma);
+      by_h += by_q * p;
+      grad_cls[int64_t(c) * level.grad_cls.channel] = by_q * h * ((S(1) - p) * p);
     }
-    grad_cls[box.cls * place.area] += by_q * h * ((S(1) - pair.p) * pair.p);
-    by_h += by_q * pair.p;
-    const Ltrb<S> part =
-        regression_quality_gradient(prediction, pair.target, pair.overlap, work.options.iou_type,
-                                    S(work.options.reg_weight), pair.r, by_confidence * r_slope);
-    by_side = {by_side.l + part.l, by_side.t + part.t, by_side.r + part.r, by_side.b + part.b};
   }
-  level.grad_obj[image * place.area + place.cell] = by_h * ((S(1) - h) * h);
-  S* side = level.grad_box + image * 4 * place.area + place.cell;
-  side[0] = by_side.l, side[place.area] = by_side.t;
-  side[2 * place.area] = by_side.r, side[3 * place.area] = by_side.b;
+  shared[0][dense.part][dense.location] = by_h;
+  __syncthreads();
+
+  const TilePlace mine = tile_place(threadIdx.x, false);
+  const int cell = tile.first_cell + mine.location;
+  by_h = 0;
+  Ltrb<S> by_side = {0, 0, 0, 0};
+  if (cell < tile.area) {
+    const Location<S> place = locate(work, level.first + cell);
+    const Ltrb<S> prediction = load_prediction(work, place, image);
+    const S iou = work.max_iou[int64_t(image) * work.locations + level.first + cell];
+    S* const grad_cls = channels_of(level.grad_cls, image, cell);
+    const int last = work.first_box[image + 1];
+    for (int g = work.first_box[image]; g < last; ++g) {
+      const DeviceBox<S> box = load_box(work, g);
+      if (box.cls % kTileParts != mine.part || !holds(box, place.x, place.y)) continue;
+      const PairQuality<S> pair =
+          pair_of(work, place, image, box, prediction, gaussian_of(work, box, place.level));
+      S by_confidence, by_gaussian, q_slope, r_slope;
+      const BoxSlopes<S>& of_box = work.slopes[g];
+      pair_slopes(work.options.quality_prior, of_box, pair, &by_confidence, &by_gaussian);
+      confidence_gradient(pair, work.options.feature_filter, &q_slope, &r_slope);
+      S by_q = by_confidence * q_slope;
+      if (!outdone(work, g, last, box.cls, place.x, place.y)) {
+        const S w = negative_weight<S, S>(iou, of_box.lowest_iou, of_box.highest_iou);
+        by_q += factor *
+                (w * focal_slope<kSquare>(pair.q * w, gamma) - focal_slope<kSquare>(pair.q, gamma));
+      }
+      grad_cls[int64_t(box.cls) * level.grad_cls.channel] +=
+          by_q * pair.h * ((S(1) - pair.p) * pair.p);
+      by_h += by_q * pair.p;
+      const Ltrb<S> part =
+          regression_quality_gradient(prediction, pair.target, pair.overlap, work.options.iou_type,
+                                      work.options.reg_weight, pair.r, by_confidence * r_slope);
+      by_side = {by_side.l + part.l, by_side.t + part.t, by_side.r + part.r, by_side.b + part.b};
+    }
+  }
+  shared[0][mine.part][mine.location] += by_h;
+  shared[1][mine.part][mine.location] = by_side.l, shared[2][mine.part][mine.location] = by_side.t;
+  shared[3][mine.part][mine.location] = by_side.r, shared[4][mine.part][mine.location] = by_side.b;
+  __syncthreads();
+
+  if (cell >= tile.area) return;
+  for (int i = mine.part; i < 5; i += kTileParts) {
+    S sum = 0;
+    for (int part = 0; part < kTileParts; ++part) sum += shared[i][part][mine.location];
+    if (i == 0) {
+      const S h = sigmoid(level.obj[image * tile.area + cell]);
+      level.grad_obj[image * tile.area + cell] = sum * ((S(1) - h) * h);
+    } else {
+      channels_of(level.grad_box, image, cell)[(i - 1) * int64_t(level.grad_box.channel)] = sum;
+    }
+  }
 }
 
-// One block a (box, level): its sums behind the gradients of mu and sigma.
+// One block a slice of a box: its sums behind the gradients of mu and sigma.
 template <typename S>
-__global__ void __launch_bounds__(kBoxThreads, 1) gaussian_sums_kernel(const CudaWork<S> work) {
-  __shared__ double shared[kBoxThreads];
-  const int g = blockIdx.x, l = blockIdx.y, image = image_of(work.first_box, work.images, g);
+__global__ void __launch_bounds__(kSliceThreads, 1) gaussian_sums_kernel(const CudaWork<S> work) {
+  __shared__ double shared[kSliceThreads / 32];
+  const int g = blockIdx.x / work.slices, image = image_of(work.first_box, work.images, g);
   const DeviceBox<S> box = load_box(work, g);
-  const Cells cells = cells_inside(work, box, l);
-  const Gaussian<S> gaussian = gaussian_of(work, box, l);
-  double sums[4] = {0, 0, 0, 0};
-  for (int k = threadIdx.x; k < cells.count(); k += kBoxThreads) {
-    const Location<S> place = location_inside(work, l, cells, k);
-    const PairQuality<S> pair =
-        pair_of(work, place, image, box, load_prediction(work, place, image), gaussian);
+  const Slice slice = find_slice(work, box, g);
+  double* const to = work.slice_sums + 4 * int64_t(blockIdx.x);
+  if (slice.empty()) {
+    if (threadIdx.x < 4) to[threadIdx.x] = 0;
+    return;
+  }
+  const BoxSlopes<S> of_box = work.slopes[g];
+  S sums[4] = {0, 0, 0, 0};  // few terms: a thread has few locations
+  for_each_pair(work, slice, box, image, [&](const Location<S>&, const PairQuality<S>& pair) {
     S by_confidence, by_gaussian;
-    pair_slopes(work, g, pair, &by_confidence, &by_gaussian);
+    pair_slopes(work.options.quality_prior, of_box, pair, &by_confidence, &by_gaussian);
     const S ex = by_gaussian * pair.gaussian * pair.dx, ey = by_gaussian * pair.gaussian * pair.dy;
     sums[0] += ex, sums[1] += ey, sums[2] += ex * pair.dx, sums[3] += ey * pair.dy;
-  }
+  });
   for (int i = 0; i < 4; ++i) {
-    const double sum = block_reduce<kBoxThreads>(sums[i], Sum(), shared);
-    if (threadIdx.x == 0) work.box_sums[(int64_t(g) * work.levels + l) * 4 + i] = sum;
+    const double sum = block_reduce<kSliceThreads>(double(sums[i]), Sum(), shared);
+    if (threadIdx.x == 0) to[i] = sum;
   }
 }
 
@@ -218,8 +274,11 @@ __global__ void __launch_bounds__(kThreads, 4)
   for (int g = 0; g < work.boxes; ++g) {
     const DeviceBox<S> box = load_box(work, g);
     if (box.cls != cls) continue;
-    for (int l = shared_row ? 0 : own; l < (shared_row ? work.levels : own + 1); ++l) {
-      const double* from = work.box_sums + (int64_t(g) * work.levels + l) * 4;
+    const int begin = shared_row ? 0 : work.level[own].first_slice;
+    const int end =
+        shared_row || own + 1 == work.levels ? work.slices : work.level[own + 1].first_slice;
+    for (int slice = begin; slice < end; ++slice) {
+      const double* from = work.slice_sums + (int64_t(g) * work.slices + slice) * 4;
       for (int i = 0; i < 4; ++i) sums[i] += from[i];
     }
   }
@@ -235,16 +294,15 @@ __global__ void __launch_bounds__(kThreads, 4)
 
 template <typename S>
 cudaError_t launch_losses(const CudaWork<S>& work, cudaStream_t stream) {
-  const dim3 grid(blocks_per_image(work.locations), work.images);
-  const int partials = grid.x * grid.y;
-  if (partials > 0) {
+  const dim3 grid(work.tiles, work.images);
+  if (grid.x * grid.y > 0) {
     if (work.options.focal_gamma == 2) {
-      negative_kernel<true, S><<<grid, kThreads, 0, stream>>>(work);
+      negative_kernel<true, S><<<grid, kTileThreads, 0, stream>>>(work);
     } else {
-      negative_kernel<false, S><<<grid, kThreads, 0, stream>>>(work);
+      negative_kernel<false, S><<<grid, kTileThreads, 0, stream>>>(work);
     }
   }
-  finish_kernel<S><<<1, kThreads, 0, stream>>>(work, partials);
+  finish_kernel<S><<<1, kFinishThreads, 0, stream>>>(work);
   return cudaGetLastError();
 }
 
@@ -252,15 +310,17 @@ template <typename S>
 cudaError_t launch_gradients(const CudaWork<S>& work, cudaStream_t stream) {
   if (work.boxes > 0) {
     const int blocks = (work.boxes + kThreads - 1) / kThreads;
-    factors_kernel<S><<<blocks, kThreads, 0, stream>>>(work);
-    gaussian_sums_kernel<S><<<dim3(work.boxes, work.levels), kBoxThreads, 0, stream>>>(work);
+    slopes_kernel<S><<<blocks, kThreads, 0, stream>>>(work);
+    if (work.slices > 0) {
+      gaussian_sums_kernel<S><<<work.boxes * work.slices, kSliceThreads, 0, stream>>>(work);
+    }
   }
-  const dim3 grid(blocks_per_image(work.locations), work.images);
+  const dim3 grid(work.tiles, work.images);
   if (grid.x * grid.y > 0) {
     if (work.options.focal_gamma == 2) {
-      gradients_kernel<true, S><<<grid, kThreads, 0, stream>>>(work);
+      gradients_kernel<true, S><<<grid, kTileThreads, 0, stream>>>(work);
     } else {
-      gradients_kernel<false, S><<<grid, kThreads, 0, stream>>>(work);
+      gradients_kernel<false, S><<<grid, kTileThreads, 0, stream>>>(work);
     }
   }
   const int rows = work.classes * (work.level_step == 0 ? 1 : work.levels);

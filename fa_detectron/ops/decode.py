@@ -8,6 +8,8 @@ from torch import Tensor
 from . import native, reference
 from .arguments import check_devices, check_head_maps
 
+_CUDA_IMAGES = 65535  # csrc/cuda/decode_launch.h
+
 
 @torch.no_grad()
 def decode_detections(
@@ -45,7 +47,11 @@ def decode_detections(
         raise ValueError(f"topk and max_detections must not be negative, got {topk} and {max_detections}")
     # The CUDA kernels order scores by the bits of a float32.
     wide_on_gpu = cls_logits[0].dtype == torch.float64 and cls_logits[0].device.type == "cuda"
-    natively = native.use(*cls_logits, *box_ltrb, *obj_logits) and not wide_on_gpu
+    natively = (
+        native.use(*cls_logits, *box_ltrb, *obj_logits)
+        and native.within_cuda_limits(cls_logits, _CUDA_IMAGES)
+        and not wide_on_gpu
+    )
     implementation = _native_decode if natively else reference.decode_detections
     return implementation(
         cls_logits,

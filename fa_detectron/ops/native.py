@@ -165,6 +165,27 @@ def use(*tensors: Tensor | None) -> bool:
     return True
 
 
+# Levels that the loss's and decoding's CUDA kernels take (csrc/cuda/quality_launch.h, decode_launch.h).
+_CUDA_LEVELS = 8
+_CUDA_DEVICE = "cuda"  # where they run
+
+
+def within_cuda_limits(maps: list[Tensor], most_images: int) -> bool:
+    """Whether the CUDA kernels take so many levels and images, if the maps are there; says once where they do not.
+
+    Args:
+        maps: a level, (N, C, H, W).
+        most_images: that the kernels take.
+    """
+    device, levels, images = maps[0].device, len(maps), maps[0].shape[0]
+    if device.type != _CUDA_DEVICE or (levels <= _CUDA_LEVELS and images <= most_images):
+        return True
+    if not torch.compiler.is_compiling():
+        limits = f"{_CUDA_LEVELS} levels and {most_images} images"
+        _say_once(f"on a GPU they take up to {limits}, got {levels} and {images}")
+    return False
+
+
 def _refuse_tangents(tensors: tuple[Tensor | None, ...]) -> None:
     if torch.compiler.is_compiling():  # no look at the tensors: whatever is inside a jvp counts
         refused = eager_transforms.JVP_NESTING > 0
@@ -200,6 +221,10 @@ def _warn_once(device: torch.device) -> None:
         reason = f"{lacks_code_for(device.index or 0)}; build them again (python -m fa_detectron.doctor says how)"
     elif not reason:
         reason = f"they have no {device.type} version (FA_CUDA=1 builds that for CUDA)"
+    _say_once(reason)
+
+
+def _say_once(reason: str) -> None:
     if reason in _warned:
         return
     _warned.add(reason)

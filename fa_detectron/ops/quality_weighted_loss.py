@@ -10,6 +10,7 @@ from .arguments import check_devices, check_head_maps
 from .reference.quality_weighted_loss import loss_divisors
 
 IOU_TYPES = ("giou", "linear_iou", "iou")
+_CUDA_IMAGES = 256  # csrc/cuda/quality_launch.h
 
 
 def _check_ground_truth(
@@ -101,6 +102,7 @@ def quality_weighted_loss(
     if focal_gamma != 0 and not focal_gamma >= 1:
         raise ValueError(f"focal_gamma must be 0 or at least 1, got {focal_gamma}")
     natively = native.use(*cls_logits, *box_ltrb, *obj_logits, mu, sigma)
+    natively = natively and native.within_cuda_limits(cls_logits, _CUDA_IMAGES)
     implementation = _native_loss if natively else reference.quality_weighted_loss
     return implementation(
         cls_logits,
@@ -145,15 +147,19 @@ def _native_loss(
 ) -> dict[str, Tensor]:
     dtype = torch.promote_types(cls_logits[0].dtype, torch.float32)
     maps = [[x.to(dtype) for x in levels] for levels in (cls_logits, box_ltrb, obj_logits)]
-    truth = [[boxes.detach().to(dtype) for boxes in gt_boxes], list(gt_classes)]
+    # Parts of one tensor each, which the three CUDA operators need not join.
+    counts = [len(boxes) for boxes in gt_boxes]
+    truth = [list(torch.cat(parts).detach().split(counts)) if counts else [] for parts in (gt_boxes, gt_classes)]
+    truth[0] = [boxes.to(dtype) for boxes in truth[0]]
     mu, sigma = mu.to(dtype), sigma.to(dtype)
     options = ([float(s) for s in strides], float(location_offset), feature_filter, quality_prior, float(reg_weight))
     statistics, max_iou, background = torch.ops.fa_detectron.quality_statistics(
         *([x.detach() for x in levels] for levels in maps), *truth, mu.detach(), sigma.detach(), *options, iou_type
     )
     if normalizers is None:
-        normalizers = loss_divisors(sum(len(boxes) for boxes in gt_boxes), background, reduce)
-    divisors = torch.stack([_float64_like(x, background) for x in normalizers])  # (2,)
+        divisors = loss_divisors(sum(counts), background, reduce)  # (2,)
+    else:
+        divisors = torch.stack([_float64_like(x, background) for x in normalizers])
     losses = torch.ops.fa_detectron.quality_loss(
         *maps,
         *truth,

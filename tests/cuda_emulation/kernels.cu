@@ -5,6 +5,7 @@
 #include <c10/cuda/CUDAGuard.h>
 
 #include <ATen/cuda/Atomic.cuh>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <map>
@@ -89,6 +90,33 @@ __global__ void two_barriers_kernel() {
 }
 
 // ---- warps
+
+__global__ void bits_kernel(const unsigned* words, const float* divisors, int* counts,
+                            float* quotients) {
+  counts[2 * threadIdx.x] = __popc(words[threadIdx.x]);
+  counts[2 * threadIdx.x + 1] = __ffs(int(words[threadIdx.x]));
+  quotients[threadIdx.x] = __fdividef(3.f, divisors[threadIdx.x]);
+}
+
+bool bits() {
+  const std::vector<unsigned> words = {0, 1, 0x80000000, 0xffffffff, 0x0000f0f0};
+  const std::vector<float> divisors = {1.5f, -2.f, 0.f, 1e38f, 1e-30f};  // 1e38 is above 2^126
+  std::vector<int> counts(10);
+  std::vector<float> quotients(5);
+  bits_kernel<<<1, 5, 0, stream()>>>(words.data(), divisors.data(), counts.data(),
+                                     quotients.data());
+  return counts == std::vector<int>{0, 0, 1, 1, 1, 32, 32, 1, 8, 5} && quotients[0] == 2.f &&
+         quotients[1] == -1.5f && std::isinf(quotients[2]) && quotients[3] == 0.f &&
+         quotients[4] == 3.f / 1e-30f;
+}
+
+__global__ void require_kernel(const int* values) { fa::cuda::require(values[threadIdx.x] > 0); }
+
+bool require() {
+  const std::vector<int> values = {3, 0, 1};
+  require_kernel<<<1, 3, 0, stream()>>>(values.data());
+  return true;
+}
 
 __global__ void warp_kernel(float* sums, int* others) {
   float sum = threadIdx.x;
@@ -299,6 +327,8 @@ int main(int, char** arguments) {
       {"divergent", faulty<divergent_kernel>},
       {"two barriers", faulty<two_barriers_kernel>},
       {"warps", warps},
+      {"bits", bits},
+      {"require", require},
       {"absent lane", absent_lane},
       {"half warp", faulty<half_warp_kernel>},
       {"warp exchange", warp_exchange<true>},

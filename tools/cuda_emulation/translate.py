@@ -20,8 +20,10 @@ EMULATION = Path(__file__).resolve().parent
 REGISTERED = ("TORCH_LIBRARY_IMPL(fa_detectron, CUDA,", "TORCH_LIBRARY_IMPL(fa_detectron, CPU,")
 # What CPU tensors get and CUDA tensors do not: file -> (text that must stand in it once, what stands there instead).
 REPLACED = {
-    "csrc/core/quality_autograd.cpp": ("in.mu.device().is_cpu()", "false"),
+    "csrc/core/quality_autograd.cpp": ("x.device().is_cpu()", "false"),
+    "csrc/core/quality_arguments.cpp": ("grad.device().is_cpu()", "false"),
     "fa_detectron/ops/decode.py": ('device.type == "cuda"', 'device.type == "cpu"'),
+    "fa_detectron/ops/native.py": ('_CUDA_DEVICE = "cuda"', '_CUDA_DEVICE = "cpu"'),
 }
 
 

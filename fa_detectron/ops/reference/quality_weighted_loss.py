@@ -80,8 +80,8 @@ def _prior_term(pairs: Pairs, joint: Tensor, num_boxes: int, quality_prior: bool
     return num_boxes / ((v * pairs.gaussian).clamp(min=1e-12).sqrt().sum() + 1e-6)
 
 
-def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool, parts: int = 1) -> tuple[Tensor, Tensor]:
-    """Divisors of the foreground and the background loss from this worker's sums; one all-reduce where asked for.
+def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool, parts: int = 1) -> Tensor:
+    """Divisors (2,) of the foreground and background loss from this worker's sums; one all-reduce where asked for.
 
     They are for the mean over the workers, and over the ``parts`` that each worker's batch is divided into.
     """
@@ -91,8 +91,8 @@ def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool, parts: i
     if reduce and dist.is_available() and dist.is_initialized():
         workers = dist.get_world_size()
         dist.all_reduce(totals)
-    foreground, background = (totals.clamp(min=1) / (workers * parts)).unbind()
-    return foreground, background
+    totals = totals.clamp(min=1)
+    return totals if workers * parts == 1 else totals / (workers * parts)
 
 
 def quality_weighted_loss(

@@ -46,4 +46,8 @@ inline uint32_t pack_bfloat16(float first, float second) {
   return c10::BFloat16(first).x | uint32_t{c10::BFloat16(second).x} << 16;
 }
 
+inline void require(bool condition) {
+  if (!condition) fa::emulation::stop("a condition that a kernel requires is false");
+}
+
 }  // namespace fa::cuda

@@ -191,6 +191,8 @@ T product_alone(T a, T b) {
 inline float __fmul_rn(float a, float b) { return product_alone(a, b); }
 inline double __dmul_rn(double a, double b) { return product_alone(a, b); }
 
+inline float __fdividef(float a, float b) { return b > 0x1p126f ? a * 0.f : a / b; }
+
 #define FA_VECTOR(type, name, bytes)                                    \
   struct alignas(bytes / 2) name##2 { type x, y; };                     \
   struct alignas(bytes < 16 ? bytes : 16) name##4 { type x, y, z, w; }; \
@@ -202,6 +204,8 @@ FA_VECTOR(int, int, 16)
 FA_VECTOR(unsigned, uint, 16)
 #undef FA_VECTOR
 
+inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
+inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline float __uint_as_float(unsigned bits) { return fa::emulation::bits_as<float>(bits); }
 
 // For __CUDA_ARCH__ in csrc/math: the device's arithmetic is chosen where it differs.
