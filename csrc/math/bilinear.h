@@ -9,9 +9,9 @@
 
 namespace fa {
 
-// The point lies `ly` below and `lx` right of the first corner, which is row `top` and column `left`;
-// corners in the order top-left, top-right, bottom-left, bottom-right, as y * width + x, or `outside`
-// for one that the map does not have. Far outside top is kFar, and left has no meaning.
+// The point lies `ly` below and `lx` right of the first corner, which is row `top` and column
+// `left`; corners in the order top-left, top-right, bottom-left, bottom-right, as y * width + x, or
+// `outside` for one that the map does not have. Far outside top is kFar, and left has no meaning.
 template <typename T>
 struct BilinearPoint {
   T ly, lx;

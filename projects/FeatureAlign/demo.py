@@ -83,8 +83,8 @@ def main() -> int:
     found = ", ".join(f"{count} {name}" for name, count in summary.detections.most_common()) or "nothing"
     written = " and ".join(path for path in (args.output, args.json) if path)
     what = "images" if source is None else "frames"
-    print(f"weights: {predictor.run.cfg.MODEL.WEIGHTS}")
     print(f"{summary.images} {what}, found with score {args.score_threshold:g} or more: {found}; see {written}")
+    print(f"weights: {predictor.run.cfg.MODEL.WEIGHTS}")
     if args.json:
         print(f"image ids in {args.json}: {summary.ids}")
     return 3 if summary.complaints else 0

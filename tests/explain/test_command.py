@@ -84,8 +84,9 @@ def test_pictures_averages_and_figures(command, runs, tmp_path, capsys):
 def test_other_data(command, runs, tmp_path):
     (tmp_path / "b").mkdir()
     data = json.loads(make_set(tmp_path / "a", images=1, classes=("cone",)).read_text())
-    shutil.copy(tmp_path / "a" / "0.png", tmp_path / "b" / "0.png")
-    data["images"].append({**data["images"][0], "id": 5, "file_name": "0.png"})  # an image without a box
+    for name in ("0.png", "1.png"):
+        shutil.copy(tmp_path / "a" / "0.png", tmp_path / "b" / name)
+    data["images"].append({**data["images"][0], "id": 5, "file_name": "1.png"})  # an image without a box
     (tmp_path / "a" / "set.json").write_text(json.dumps(data))
     target = tmp_path / "f.json"
     words = ("--run", runs.aligned, "--data", tmp_path / "a" / "set.json", "--images", tmp_path / "b")

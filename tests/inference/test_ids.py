@@ -59,8 +59,9 @@ class FakePredictor:
 
     def __init__(self, run: Run) -> None:
         self.run, self.class_names, self.category_ids = run, run.class_names, run.category_ids
+        self.reader = ImageReader()
         records = DatasetCatalog.get("custom_val")
-        self.found = {ImageReader().to_rgb(r["file_name"]).tobytes(): run.model.found[r["image_id"]] for r in records}
+        self.found = {self.reader.to_rgb(r["file_name"]).tobytes(): run.model.found[r["image_id"]] for r in records}
 
     def __call__(self, images):
         return [self.found[np.asarray(image).tobytes()] for image in images]
@@ -121,7 +122,7 @@ def test_the_ids_of_another_set_are_those_of_data(tmp_path):
     assert result_ids(run, list(map(str, photos))).images == [(0,), (1,)]
 
 
-def test_a_file_that_is_listed_twice_has_its_detections_twice(tmp_path):
+def test_a_file_that_is_listed_twice_is_one_image_with_the_first_id(tmp_path):
     path = write_set(tmp_path / "val", TRAIN, (1, 2))
     content = json.loads(path.read_text())
     content["images"].append({**content["images"][0], "id": 70})
@@ -129,8 +130,10 @@ def test_a_file_that_is_listed_twice_has_its_detections_twice(tmp_path):
     path.write_text(json.dumps(content))
     run = make_run(tmp_path, path)
     printed = Trainer.test(run.cfg, run.model)["bbox"]["AP"]
-    demo(run, sorted((tmp_path / "val" / "images").iterdir()), tmp_path / "demo.json")
-    assert plain_coco(path, tmp_path / "demo.json").stats[0] * 100 == pytest.approx(printed)
+    found = demo(run, sorted((tmp_path / "val" / "images").iterdir()), tmp_path / "demo.json")
+    assert 70 not in {r["image_id"] for r in found.results}
+    truth = Path(run.cfg.OUTPUT_DIR, "custom_val.json")
+    assert plain_coco(truth, tmp_path / "demo.json").stats[0] * 100 == pytest.approx(printed)
 
 
 def test_voc_and_yolo_sets_have_ids_that_their_evaluation_file_has(tmp_path):

@@ -77,10 +77,10 @@ def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int 
     findings.problem(path, "images listed twice, with the same id and file", repeated)
     if not good:
         raise UserError(f"{path}: 'images' {'holds no usable image' if content['images'] else 'is empty'}")
-    if len({type(key) for key in good}) > 1:
-        raise UserError(f"{path}: image ids must be all whole numbers or all texts, and are mixed")
     if all(isinstance(item["id"], str) for item in good.values()):
         return dict(sorted(good.items(), key=lambda pair: pair[1]["id"]))
+    if len({type(key) for key in good}) > 1:
+        raise UserError(f"{path}: image ids must be all whole numbers or all texts, and are mixed")
     return dict(sorted(good.items()))
 
 

@@ -7,8 +7,8 @@ namespace at::cuda {
 
 using c10::cuda::getCurrentCUDAStream;
 
-// Of the compute capability in FA_EMULATION_DEVICE (7.5, 8.0, 8.9 or 9.0, the default), asked for at
-// each call.
+// Of the compute capability in FA_EMULATION_DEVICE (7.5, 8.0, 8.9 or 9.0, the default), asked for
+// at each call.
 cudaDeviceProp* getCurrentDeviceProperties();
 
 }  // namespace at::cuda
