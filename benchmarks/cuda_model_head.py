@@ -246,7 +246,7 @@ def model(counts: Counter, works: dict[str, Work]) -> dict[str, list[float]]:
 def chosen_code() -> dict[str, Kernel]:
     """The kernels for float32 and a focal gamma of 2, by name."""
     code = {}
-    for source in ("decode_select.cu", "quality_statistics.cu", "quality_losses.cu"):
+    for source in ("decode_select.cu", "quality_statistics.cu", "quality_losses.cu", "quality_gradients.cu"):
         for mangled, kernel in compile_kernels(source).items():
             for name in ("scores", "select", "max_iou", "slices", "roots", "negative", "gradients", "gaussian_sums"):
                 for suffix in ("ENS0_10DecodeWork", "IfE", "ILb1EfE"):

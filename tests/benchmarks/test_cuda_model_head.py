@@ -43,8 +43,8 @@ def test_a_loop_counts_as_often_as_it_runs() -> None:
     [
         ("quality_statistics.cu", "slices_kernelIfE"),
         ("quality_statistics.cu", "roots_kernelIfE"),
-        ("quality_losses.cu", "gaussian_sums_kernelIfE"),
-        ("quality_losses.cu", "gradients_kernelILb1EfE"),
+        ("quality_gradients.cu", "gaussian_sums_kernelIfE"),
+        ("quality_gradients.cu", "gradients_kernelILb1EfE"),
         ("quality_statistics.cu", "max_iou_kernelIfE"),
     ],
 )
