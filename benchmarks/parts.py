@@ -78,6 +78,7 @@ class Job:
             "SEED": self.seed,
             "TEST.EVAL_PERIOD": 0,
             "TEST.SAMPLE_PICTURES": 0,
+            "INPUT.SAMPLE_PICTURES": 0,
             "DATALOADER.NUM_WORKERS": 1,
             "OUTPUT_DIR": self.folder(output),
         }

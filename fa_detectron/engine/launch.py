@@ -204,7 +204,9 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=patience)
         _create_local_group(local)
         # Only the first process has looked at the data, so its config is the run's.
-        cfg = comm.all_gather(cfg if is_first_process() else None)[0]
+        shared = [cfg if is_first_process() else None]
+        dist.broadcast_object_list(shared, src=0)
+        cfg = shared[0]
         register_from_config(cfg)  # a spawned process starts with Detectron2's own data sets only
         comm.synchronize()
         result = main(args, cfg)

@@ -76,7 +76,7 @@ def test_sets_that_are_called_alike_do_not_share_a_folder(copy, tmp_path):
     sets = [make_set(tmp_path / place / "test", images=2) for place in ("a", "b")]
     for path in (*sets, sets[0]):
         evaluate(copy, "--val", path)
-    found = {p.parent.name: strict_json(p)["data"] for p in (copy / "eval").glob("*/results.json")}
+    found = {p.parent.name: strict_json(p)["data"] for p in (copy / "eval").glob("test-set*/results.json")}
     assert found == {"test-set": str(sets[0]), "test-set-2": str(sets[1])}
 
 
