@@ -45,6 +45,7 @@ def values() -> list[Tensor]:
 # ---- the thread's and the process's state
 
 
+@native_only  # plain PyTorch's backward follows the thread's autocast
 @pytest.mark.parametrize("groups", [1, 2])
 def test_backward_inside_autocast_rounds_no_gradient(groups: int) -> None:
     case = make_case(c=40, groups=groups, dtype=torch.float32)
