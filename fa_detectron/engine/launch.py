@@ -217,7 +217,7 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         raise SystemExit(2) from None
     except RuntimeError as error:
         # gloo's errors name its sources, but a wait that takes too long ends in "Operation timed out!" alone.
-        if not isinstance(error, dist.DistError) and not re.search("gloo|timed out", str(error)):
+        if not isinstance(error, dist.DistError) and not re.search("gloo|timed out|pair closure", str(error)):
             raise
         # The first line; what follows are torch's own addresses.
         raise UserError(
