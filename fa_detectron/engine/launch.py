@@ -216,7 +216,7 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         time.sleep(_FAREWELL)  # the first to exit has the others ended; the main process has something to say
         raise SystemExit(2) from None
     except RuntimeError as error:
-        # gloo's errors name its sources, but a wait that takes too long ends in "Operation timed out!" alone.
+        # Some of gloo's errors name it; others only say that an operation timed out or that a pair was closed.
         if not isinstance(error, dist.DistError) and not re.search("gloo|timed out|pair closure", str(error)):
             raise
         # The first line; what follows are torch's own addresses.
