@@ -1,10 +1,31 @@
-"""Files that are either absent or whole."""
+"""Files that are read within bounds, and written whole or not at all."""
 
 import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import IO
+
+from fa_detectron.errors import UserError
+
+
+def read_bounded(path: str, most: int, name: str = "") -> bytes:
+    """The content of a file of at most ``most`` bytes.
+
+    Args:
+        name: how messages call it; "" is the path.
+
+    Raises:
+        UserError: it cannot be read, or is longer.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read(most + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise UserError(f"{name or path}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > most:
+        raise UserError(f"{name or path}: more than {most >> 20} MiB")
+    return data
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from typing import Any
 import yaml
 
 from fa_detectron.errors import UserError
+from fa_detectron.files import read_bounded
 
 MOST_BYTES = 1 << 20  # the longest config of this project has a hundredth of it
 MOST_NODES = 100_000  # a few lines of aliases to aliases could stand for more values than a memory holds
@@ -21,13 +22,7 @@ def read_plain_yaml(path: str, name: str = "") -> Any:
         UserError: it cannot be read, is too long, or is not plain YAML.
     """
     name = name or path
-    try:
-        with open(path, "rb") as file:
-            data = file.read(MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise UserError(f"{name}: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > MOST_BYTES:
-        raise UserError(f"{name}: more than {MOST_BYTES >> 20} MiB, which is no YAML file of settings")
+    data = read_bounded(path, MOST_BYTES, name)
     try:
         return _load(data.decode("utf-8-sig"))
     except RecursionError:

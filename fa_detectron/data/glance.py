@@ -6,16 +6,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
-from xml.sax import SAXException
 from xml.sax.handler import ContentHandler
 from xml.sax.xmlreader import AttributesImpl
 
-import defusedxml.sax
-from defusedxml import DefusedXmlException
-
 from fa_detectron.errors import UserError
 
-from .text_files import text_encoding, xml_encoding
+from .text_files import text_encoding
+from .xml_files import walk_xml
 
 _READ = 1 << 20  # bytes from the beginning of a file
 _TOKEN = re.compile(r'"([^"\\]*(?:\\.[^"\\]*)*)"(\s*:)?|[{}\[\]]', re.DOTALL)
@@ -113,16 +110,7 @@ class _Outline(ContentHandler):
 
 
 def _outline(chunks: Iterable[bytes]) -> _Outline:
-    parser, outline = defusedxml.sax.make_parser(), _Outline()
-    parser.setContentHandler(outline)
-    decode = None
-    try:
-        for index, chunk in enumerate(chunks):
-            if index == 0 and (encoding := xml_encoding(chunk)):
-                decode = codecs.getincrementaldecoder(encoding)("replace").decode
-            parser.feed(decode(chunk) if decode else chunk)
-    except (SAXException, DefusedXmlException, ValueError, LookupError):
-        pass  # what stands before is enough; the reader names the fault
+    walk_xml(chunks, outline := _Outline())
     return outline
 
 

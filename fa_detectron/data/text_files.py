@@ -4,6 +4,7 @@ import codecs
 import re
 
 from fa_detectron.errors import UserError
+from fa_detectron.files import read_bounded
 
 _MOST_BYTES = 64 << 20
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -39,13 +40,7 @@ def read_text(path: str) -> str:
     Raises:
         UserError: it cannot be read, is longer than 64 MiB, or is neither.
     """
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read(_MOST_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
-        raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
-    if len(data) > _MOST_BYTES:
-        raise UserError(f"{path}: more than {_MOST_BYTES >> 20} MiB")
+    data = read_bounded(path, _MOST_BYTES)
     try:
         text = data.decode(text_encoding(data))
     except UnicodeDecodeError:

@@ -18,11 +18,11 @@ from fa_detectron.data.paths import NoSuchSplit, Source, encodable, is_inside
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.splits import split_names
 from fa_detectron.data.values import flag, number
+from fa_detectron.data.xml_files import parse_xml
 from fa_detectron.errors import UserError
 
 from .builder import SetBuilder
 from .shapes import Box, ellipse, hull, rectangle, rotated
-from .voc import parse_xml
 
 _NO_AREA = ("points", "polyline", "cuboid", "skeleton")
 _AREAS = ("box", "polygon", "ellipse", "mask")

@@ -9,12 +9,12 @@ from xml.etree.ElementTree import Element
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
+from fa_detectron.data.xml_files import parse_xml
 from fa_detectron.errors import UserError
 
 from .builder import SetBuilder
 from .labelme import files_below
 from .shapes import Box, hull
-from .voc import parse_xml
 
 
 def read_labelme_xml(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:

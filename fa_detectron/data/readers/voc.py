@@ -10,7 +10,7 @@ import os
 import re
 from collections.abc import Iterable
 from typing import Any
-from xml.etree.ElementTree import Element, ParseError
+from xml.etree.ElementTree import Element
 
 from fa_detectron.data.checks import MOST_PIXELS
 from fa_detectron.data.findings import NOTE, Findings
@@ -19,8 +19,8 @@ from fa_detectron.data.image_list import size_from_file
 from fa_detectron.data.paths import LINKS, Source, links_outside
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.splits import is_image
-from fa_detectron.data.text_files import xml_encoding
 from fa_detectron.data.values import class_name, flag, number
+from fa_detectron.data.xml_files import parse_xml
 from fa_detectron.errors import UserError
 
 from .voc_layout import (
@@ -37,33 +37,6 @@ from .voc_layout import (
 )
 
 _FROM_ZERO = "its boxes are read as counted from 0, not from 1 as in Pascal VOC: at the border, xmin and ymin are 0"
-
-
-def parse_xml(path: str) -> Element:
-    """Parse an XML file that has no document type: with one, a small file could grow to any size or read others.
-
-    The file is read in the encoding that it declares, any that Python knows.
-
-    Raises:
-        UserError: no such file, not XML, or it declares a document type or an entity.
-    """
-    try:
-        from defusedxml import DefusedXmlException
-        from defusedxml.ElementTree import fromstring
-    except ImportError:
-        raise UserError("XML files need the package defusedxml: pip install defusedxml (the extra 'xml')") from None
-    try:
-        with open(path, "rb") as stream:
-            content: bytes | str = stream.read()
-        if encoding := xml_encoding(content):
-            content = content.decode(encoding)
-        return fromstring(content, forbid_dtd=True)
-    except DefusedXmlException:
-        raise UserError(f"{path}: holds a document type (DTD) or entity, which is not accepted. Remove it.") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ParseError, ValueError, LookupError) as error:
-        raise UserError(f"{path}: not valid XML: {error}") from error
 
 
 def _text(element: Element | None, tag: str) -> str:
