@@ -28,9 +28,9 @@ from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.preparation import class_table
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.set_check import Checked, check_set
+from fa_detectron.engine.arguments import add_reading_arguments, apply_reading_arguments
 from fa_detectron.engine.config_io import load_config
 from fa_detectron.engine.progress import BarLoader, show_bars
-from fa_detectron.engine.setup import set_input_size
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
 from fa_detectron.visualization.sheet import picture_sheet
@@ -43,20 +43,13 @@ def argument_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fa_detectron.check_data", description=__doc__.split("\n")[0])
     parser.add_argument("path", metavar="PATH", help=f"the training set: {PATH_HELP}")
     parser.add_argument("--val", metavar="PATH", help="the validation set (default: the set's own split)")
-    parser.add_argument("--images", metavar="FOLDER", default="", help="where the images lie, if not beside the rest")
-    parser.add_argument(
-        "--follow-links", action="store_true", help="read files that symbolic links take out of the set's folder"
-    )
-    parser.add_argument(
-        "--skip-missing-images", action="store_true", help="leave out images that do not exist, as in train_net.py"
-    )
+    add_reading_arguments(parser)
     parser.add_argument(
         "--config-file",
         metavar="FILE",
         default=str(_SMALL_RECIPE),
         help="takes the input size and the levels from this config (default: the recipe for small sets)",
     )
-    parser.add_argument("--size", type=int, metavar="PIXELS", help="short side of the images, as in train_net.py")
     parser.add_argument(
         "--sheet", metavar="FILE", default="output/check_data.jpg", help="picture of samples ('' for none)"
     )
@@ -167,10 +160,9 @@ def check_data(args: argparse.Namespace) -> int:
     if args.write:
         check_target(args.write, outside=locate(args.path)[0])
     cfg = load_config(args.config_file, args.opts)
-    if args.size is not None:
-        set_input_size(cfg, args.size)
+    apply_reading_arguments(args, cfg)
+    cfg.DATASETS.IMAGES_ROOT = args.images or ""
     size, reader, findings = input_size(cfg), ImageReader.from_config(cfg), Findings()
-    options = ReadOptions(args.images, args.follow_links, args.skip_missing_images, reader.upright)
     for path in filter(None, (args.path, args.val)):
         locate(path)  # a wrong argument costs no time
     val = args.val or _own_validation(args.path)
@@ -178,7 +170,7 @@ def check_data(args: argparse.Namespace) -> int:
     checked: dict[str, Checked] = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
-        item = check_set(path, split, options, size, reader, findings, classes, _bar)
+        item = check_set(path, split, cfg, findings, classes, _bar)
         if item:
             checked[name] = item
     if len(checked) == 2:
@@ -196,7 +188,7 @@ def check_data(args: argparse.Namespace) -> int:
         _save_sheet(args.sheet, next(iter(checked.values())), reader)
     if args.write:
         sources = splits_of(args.path) | ({"val": parse_source(args.val, "val")} if args.val else {})
-        lines = write_clean_copy(sources, options, reader, args.write, args.link, _bar)
+        lines = write_clean_copy(sources, ReadOptions.from_config(cfg), reader, args.write, args.link, _bar)
         print("\n".join(["", *lines, f"Changes: {os.path.join(args.write, CHANGES)}"]))
     return status
 

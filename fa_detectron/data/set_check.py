@@ -3,11 +3,14 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from detectron2.config import CfgNode
+
 from fa_detectron.errors import UserError
 
-from .box_statistics import BoxStatistics, InputSize, box_statistics, repeated_boxes, size_that_serves
+from .box_statistics import BoxStatistics, InputSize, box_statistics, input_size, repeated_boxes, size_that_serves
 from .checks import check_classes, clean_boxes, nothing_to_learn
 from .class_checks import check_labels
+from .class_selection import check_kept_classes, select_classes
 from .detection import parse_source
 from .findings import NOTE, REFUSED, Findings
 from .image_scan import Digests, same_content, scan_images
@@ -31,9 +34,7 @@ class Checked:
 def check_set(
     path: str,
     split: str,
-    options: ReadOptions,
-    size: InputSize,
-    reader: ImageReader,
+    cfg: CfgNode,
     findings: Findings,
     classes: Sequence[str] | None = None,
     bar: Callable[[Sequence], Iterable] = lambda items: items,
@@ -42,7 +43,7 @@ def check_set(
 
     Args:
         path, split: as --train of train_net.py takes it, and the split of a folder that is named without one.
-        reader: reads the images.
+        cfg: how annotations and images are read, and at which size images are trained on.
         classes: the class names of the training set, where this is another one.
         bar: wraps the walk over the images, to show how far it is.
 
@@ -52,18 +53,21 @@ def check_set(
     name = path
     try:
         name = str(source := parse_source(path, split))
-        data = read_annotated_set(source, options, findings)
+        data = read_annotated_set(source, ReadOptions.from_config(cfg), findings)
+        if classes is None:
+            check_kept_classes(data.path, data.classes, cfg.DATASETS.KEEP_CLASSES)
     except UserError as error:
         findings.say(REFUSED, name, str(error).removeprefix(f"{name}: "))
         return None
+    select_classes(data, cfg.DATASETS.KEEP_CLASSES, cfg.DATASETS.SINGLE_CLASS, findings)
     if classes is not None:
         check_classes(data, classes, findings)
     check_labels(data, findings)
-    clean_boxes(data, "stop", findings)
+    clean_boxes(data, cfg.DATASETS.BAD_BOXES, findings)
     findings.problem(data.path, "boxes that an image has twice", repeated_boxes(data))
-    digests = scan_images(data, reader, findings, bar)
+    digests = scan_images(data, ImageReader.from_config(cfg), findings, bar)
     findings.problem(data.path, "groups of images with the same pixels", same_content(data, digests))
-    statistics = box_statistics(data, size)
+    statistics = box_statistics(data, size := input_size(cfg))
     _judge(data, statistics, size, findings, training=classes is None)
     return Checked(data, statistics, digests)
 

@@ -2,7 +2,12 @@
 
 import argparse
 
+from detectron2.config import CfgNode
 from detectron2.engine import default_argument_parser
+
+from fa_detectron.errors import UserError
+
+_SMALLEST_SIZE = 32
 
 _EPILOG = """examples:
   train on your own images (COCO, VOC, YOLO, CVAT, Label Studio, LabelMe, ...):
@@ -54,39 +59,76 @@ def argument_parser() -> argparse.ArgumentParser:
         "--train", metavar="PATH", help="file or folder of annotations, PATH:SPLIT for one split (docs/data.md)"
     )
     data.add_argument("--val", metavar="PATH", help="the same for evaluation")
-    data.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
     data.add_argument(
         "--val-fraction",
         type=float,
         metavar="F",
         help="share of the training images held out where there is no validation set (sets DATASETS.VAL_FRACTION)",
     )
-    data.add_argument(
+    add_reading_arguments(data)
+    return parser
+
+
+def add_reading_arguments(group: argparse._ActionsContainer) -> None:
+    """The arguments that say how data is read, for training and for looking through a set alike."""
+    group.add_argument("--images", metavar="FOLDER", help="where the images lie, if not beside the annotations")
+    group.add_argument(
         "--classes", metavar="A,B", help="train on these classes of the set alone (sets DATASETS.KEEP_CLASSES)"
     )
-    data.add_argument(
+    group.add_argument(
         "--single-class", action="store_true", help="train on all classes as one (sets DATASETS.SINGLE_CLASS True)"
     )
-    data.add_argument(
+    group.add_argument(
         "--size",
         type=int,
         metavar="PIXELS",
         help="short side of the images (sets INPUT.MIN_SIZE_TEST, and INPUT.MIN_SIZE_TRAIN, MAX_SIZE_TRAIN, "
         "MAX_SIZE_TEST and TEST.AUG's sizes in proportion)",
     )
-    data.add_argument(
+    group.add_argument(
         "--skip-missing-images",
         action="store_true",
         help="leave out images that do not exist, instead of stopping (sets DATASETS.SKIP_MISSING_IMAGES True)",
     )
-    data.add_argument(
+    group.add_argument(
         "--bad-boxes",
         choices=("stop", "clip", "skip"),
         help="unusable boxes: stop (default), clip those that leave their image, or skip (sets DATASETS.BAD_BOXES)",
     )
-    data.add_argument(
+    group.add_argument(
         "--follow-links",
         action="store_true",
         help="read files that symbolic links take out of the set's folder (sets DATASETS.FOLLOW_LINKS)",
     )
-    return parser
+
+
+def apply_reading_arguments(args: argparse.Namespace, cfg: CfgNode) -> None:
+    """Set the keys that the flags of :func:`add_reading_arguments` stand for; the images' folder is not one of them.
+
+    Raises:
+        UserError: --size fits no image or no config.
+    """
+    data = cfg.DATASETS
+    if args.classes:
+        data.KEEP_CLASSES = tuple(name.strip() for name in args.classes.split(",") if name.strip())
+    data.SINGLE_CLASS = data.SINGLE_CLASS or args.single_class
+    data.BAD_BOXES = args.bad_boxes or data.BAD_BOXES
+    data.FOLLOW_LINKS = data.FOLLOW_LINKS or args.follow_links
+    data.SKIP_MISSING_IMAGES = data.SKIP_MISSING_IMAGES or args.skip_missing_images
+    if args.size is not None:
+        set_input_size(cfg, args.size)
+
+
+def set_input_size(cfg: CfgNode, size: int) -> None:
+    """Make ``size`` pixels the short side of test images, and scale the other input sizes of a config with it."""
+    if size < _SMALLEST_SIZE:
+        raise UserError(f"--size {size}: expected {_SMALLEST_SIZE} pixels or more")
+    if cfg.INPUT.MIN_SIZE_TEST <= 0:
+        raise UserError("--size: INPUT.MIN_SIZE_TEST is 0 (images as they are), so there is nothing to scale")
+    factor = size / cfg.INPUT.MIN_SIZE_TEST
+    for node, key in (
+        (cfg.INPUT, "MIN_SIZE_TRAIN"), (cfg.INPUT, "MAX_SIZE_TRAIN"), (cfg.INPUT, "MIN_SIZE_TEST"),
+        (cfg.INPUT, "MAX_SIZE_TEST"), (cfg.TEST.AUG, "MIN_SIZES"), (cfg.TEST.AUG, "MAX_SIZE"),
+    ):  # fmt: skip
+        value = node[key]
+        node[key] = tuple(round(v * factor) for v in value) if isinstance(value, tuple) else round(value * factor)

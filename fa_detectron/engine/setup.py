@@ -7,6 +7,7 @@ import os
 
 from detectron2.config import CfgNode
 
+from fa_detectron.engine.arguments import apply_reading_arguments
 from fa_detectron.engine.config_io import given_keys, load_config
 from fa_detectron.engine.launch import count_processes, is_first_process, under_torchrun
 from fa_detectron.engine.origin import check_resumable
@@ -14,7 +15,6 @@ from fa_detectron.engine.resources import check_folder
 from fa_detectron.engine.schedule import choose_length, keep_length, scale_to_workers, settle_schedule
 from fa_detectron.errors import UserError
 
-_SMALLEST_SIZE = 32
 _SAMPLE_PICTURES = ("INPUT.SAMPLE_PICTURES", 16)  # of a run on data given by path
 _FILTER_EMPTY = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"  # Detectron2's True is what the published configs train with
 
@@ -76,35 +76,13 @@ def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
         if args.val and args.val_fraction:
             raise UserError("--val-fraction goes without --val: it cuts the validation set from the training set")
         data.VAL_FRACTION = args.val_fraction
-    if args.classes:
-        data.KEEP_CLASSES = tuple(name.strip() for name in args.classes.split(",") if name.strip())
-    data.SINGLE_CLASS = data.SINGLE_CLASS or args.single_class
-    data.BAD_BOXES = args.bad_boxes or data.BAD_BOXES
-    data.FOLLOW_LINKS = data.FOLLOW_LINKS or args.follow_links
-    data.SKIP_MISSING_IMAGES = data.SKIP_MISSING_IMAGES or args.skip_missing_images
-    if args.size is not None:
-        set_input_size(cfg, args.size)
+    apply_reading_arguments(args, cfg)
     cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite
     cfg.TEST.PATIENCE = cfg.TEST.PATIENCE if args.patience is None else args.patience
     if cfg.TEST.PATIENCE < 0:
         raise UserError(
             f"--patience (TEST.PATIENCE) is {cfg.TEST.PATIENCE}, must be at least 1, or 0 for no early stop"
         )
-
-
-def set_input_size(cfg: CfgNode, size: int) -> None:
-    """Make ``size`` pixels the short side of test images, and scale the other input sizes of a config with it."""
-    if size < _SMALLEST_SIZE:
-        raise UserError(f"--size {size}: expected {_SMALLEST_SIZE} pixels or more")
-    if cfg.INPUT.MIN_SIZE_TEST <= 0:
-        raise UserError("--size: INPUT.MIN_SIZE_TEST is 0 (images as they are), so there is nothing to scale")
-    factor = size / cfg.INPUT.MIN_SIZE_TEST
-    for node, key in (
-        (cfg.INPUT, "MIN_SIZE_TRAIN"), (cfg.INPUT, "MAX_SIZE_TRAIN"), (cfg.INPUT, "MIN_SIZE_TEST"),
-        (cfg.INPUT, "MAX_SIZE_TEST"), (cfg.TEST.AUG, "MIN_SIZES"), (cfg.TEST.AUG, "MAX_SIZE"),
-    ):  # fmt: skip
-        value = node[key]
-        node[key] = tuple(round(v * factor) for v in value) if isinstance(value, tuple) else round(value * factor)
 
 
 def _keep_of_resumed_run(cfg: CfgNode, args: argparse.Namespace) -> None:
