@@ -13,7 +13,7 @@ from detectron2.utils import comm
 
 from fa_detectron.checkpoint.fit import check_fit, trim_priors
 from fa_detectron.checkpoint.integrity import damage
-from fa_detectron.checkpoint.other_detectors import adapt_names
+from fa_detectron.checkpoint.other_detectors import adapt_names, expand_priors
 from fa_detectron.checkpoint.read_file import read_weights
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
@@ -68,8 +68,9 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             except (KeyError, ValueError, RuntimeError) as error:
                 raise UserError(
                     f"{last} does not fit this training (optimizer or schedule): {error}. Has a setting changed that "
-                    "groups the parameters otherwise (SOLVER.BIAS_LR_FACTOR, SOLVER.WEIGHT_DECAY_NORM or _BIAS, "
-                    "MODEL.BACKBONE.FREEZE_AT)? Set it back, or start a new run with MODEL.WEIGHTS of this one"
+                    "groups the parameters otherwise (SOLVER.BIAS_LR_FACTOR, SOLVER.WEIGHT_DECAY_NORM, _BIAS or "
+                    "_PRIORS, MODEL.BACKBONE.FREEZE_AT, MODEL.FEATURE_ALIGN.TRAIN_PRIORS)? Set it back, or start a new "
+                    "run with MODEL.WEIGHTS of this one"
                 ) from None
             absent = [name for name in self.checkpointables if name not in self._found]
             if absent:
@@ -201,6 +202,8 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             if not self._strict:
                 checkpoint["model"] = adapt_names(checkpoint["model"], self.model.state_dict())
             trim_priors(checkpoint["model"], head.cls_score.out_channels)
+            if not self._strict:
+                expand_priors(checkpoint["model"], self.model.state_dict())
         try:
             incompatible = super()._load_model(checkpoint)
         except (RuntimeError, TypeError, ValueError, NotImplementedError) as error:  # torch's, over odd values

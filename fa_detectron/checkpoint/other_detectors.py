@@ -39,11 +39,20 @@ def adapt_names(weights: dict[str, Any], wanted: dict[str, torch.Tensor]) -> dic
         else:
             target = name
         result[target] = value
-    for name in ("mu", "sigma"):
-        prior, shape = result.get(name), wanted[name].shape if name in wanted else ()
-        if prior is not None and len(shape) == 3 and tuple(prior.shape) == tuple(shape[1:]):
-            result[name] = torch.as_tensor(prior).expand(shape).clone()  # one Gaussian a class: that of each level
     return result
+
+
+def expand_priors(weights: dict[str, Any], wanted: dict[str, Any]) -> None:
+    """Give every level of a model with MDQ the one Gaussian per class that the file has (in place).
+
+    Args:
+        weights: of the file; (K, 2) priors become (levels, K, 2).
+        wanted: the model's state dict.
+    """
+    for name in ("mu", "sigma"):
+        prior, shape = weights.get(name), wanted[name].shape if name in wanted else ()
+        if prior is not None and len(shape) == 3 and tuple(prior.shape) == tuple(shape[1:]):
+            weights[name] = torch.as_tensor(prior).expand(shape).clone()
 
 
 def _tower_layers(weights: dict[str, Any]) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from fa_detectron.errors import UserError
 
 from .copies import groups_of_copies
+from .findings import Findings
 from .image_scan import Digests
 from .records import AnnotatedSet, ImageRecord
 
@@ -22,7 +23,7 @@ def image_names(data: AnnotatedSet) -> list[str]:
     return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
 
 
-def keep_part(data: AnnotatedSet, held_out: Sequence[str], validation: bool) -> None:
+def keep_part(data: AnnotatedSet, held_out: Sequence[str], validation: bool, findings: Findings) -> None:
     """Leave one side of a split in the set (in place).
 
     Args:
@@ -30,14 +31,17 @@ def keep_part(data: AnnotatedSet, held_out: Sequence[str], validation: bool) -> 
         validation: keep these, else all others.
 
     Raises:
-        UserError: none of the images is left, so the names are of another set.
+        UserError: the set holds none of them, so that the split is another one's.
     """
-    names = set(held_out)
-    kept = [image for image, name in zip(data.images, image_names(data)) if (name in names) == validation]
-    if not kept:
-        side = "holds none" if validation else "holds nothing but"
-        raise UserError(f"{data.path}: {side} of the {len(names)} images of DATASETS.VAL_IMAGES; is it another set?")
-    data.images = kept
+    held, names = set(held_out), image_names(data)
+    gone = sorted(held - set(names))
+    if len(gone) == len(held):  # the training side would silently take the held-out images
+        raise UserError(
+            f"{data.path}: holds none of the {len(held)} images of DATASETS.VAL_IMAGES, such as {gone[0]}. Is it "
+            "another set, or were files moved? Start a new run, or name a validation set with --val."
+        )
+    findings.problem(data.path, "images of DATASETS.VAL_IMAGES that are no longer in the set", gone)
+    data.images = [image for image, name in zip(data.images, names) if (name in held) == validation]
 
 
 def hold_out(data: AnnotatedSet, digests: Digests, fraction: float, seed: int) -> tuple[str, ...]:
@@ -62,16 +66,19 @@ def hold_out(data: AnnotatedSet, digests: Digests, fraction: float, seed: int) -
         return ()
     random.Random(seed).shuffle(groups)
     counts = [_images_with(label_sets) for label_sets in ([_labels(data.images[i]) for i in g] for g in groups)]
-    total = sum(counts, Counter())
+    total: Counter[str] = Counter()
+    for count in counts:
+        total.update(count)
     # [training, validation]; the images themselves count as a class, taken last: it places the background images.
     missing = [Counter({key: total[key] * share for key in total}) for share in (1 - fraction, fraction)]
     waiting = dict(enumerate(counts))
+    left = Counter(total)
     held_out: list[int] = []
     while waiting:
-        left = sum(waiting.values(), Counter())
-        rarest = min(left, key=lambda key: (key == _IMAGES, left[key], key))
+        rarest = min((key for key in left if left[key]), key=lambda key: (key == _IMAGES, left[key], key))
         for index in sorted((i for i in waiting if rarest in waiting[i]), key=lambda i: -waiting[i][rarest]):
             count = waiting.pop(index)
+            left.subtract(count)
             need = [(missing[side][rarest], missing[side][_IMAGES], -side) for side in (0, 1)]
             side = int(need[1] > need[0])
             missing[side].subtract(count)

@@ -196,7 +196,7 @@ class PathLoader:
         check_labels(data, findings)
         clean_boxes(data, self.bad_boxes, findings)
         if self.held_out:
-            keep_part(data, self.held_out, validation=self.name == VAL_NAME)
+            keep_part(data, self.held_out, self.name == VAL_NAME, findings)
         return data
 
     def __call__(self) -> list[dict[str, Any]]:

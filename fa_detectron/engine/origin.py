@@ -18,6 +18,7 @@ _FIXED = {
     "DATASETS.CLASS_NAMES": "the weights have learned these classes, in this order",
     "DATASETS.KEEP_CLASSES": "what is an object and what is background would change",
     "DATASETS.SINGLE_CLASS": "what the classes mean would change",
+    "SOLVER.LR_FACTORS": "the optimizer's state in its checkpoints is stored by groups of parameters, which they make",
     "SOLVER.OPTIMIZER": "the state in its checkpoints is that of the other optimizer",
     "MODEL.FEATURE_ALIGN.PRIOR_PROB": "it only matters where a run starts",
     "MODEL.WEIGHTS": "its weights come from its own checkpoint",

@@ -141,7 +141,7 @@ def explained_worker_errors() -> Iterator[None]:
 
     Without this a worker that cannot hand over a batch only prints a traceback, and the training waits for ever.
     """
-    before = Queue._on_queue_feeder_error
+    before = vars(Queue)["_on_queue_feeder_error"]  # as it is stored: contexts may be nested
     Queue._on_queue_feeder_error = _hand_over_error  # the workers are forked from this process
     try:
         yield
@@ -150,13 +150,13 @@ def explained_worker_errors() -> Iterator[None]:
         lines = text.strip().splitlines() or [""]
         first = lines[-1 if lines[0].startswith("Caught") else 0][:120]  # a worker's error starts with its traceback
         full = getattr(error, "errno", None) == errno.ENOSPC and error.filename is None and _free_memory() < 2**20
+        if re.search("Too many open files|received 0 items of ancdata", text):  # shared memory is opened as a file
+            raise UserError(f"the data workers ran out of file handles ({first}): {_HANDLES.format(4096)}") from None
         if full or re.search("Bus error|shared memory|unable to (write|resize|mmap|allocate).*torch_|/torch_", text):
             raise UserError(f"the data workers ran out of shared memory ({first}): {_MEMORY}") from None
-        if re.search("Too many open files|received 0 items of ancdata", text):
-            raise UserError(f"the data workers ran out of file handles ({first}): {_HANDLES.format(4096)}") from None
         raise
     finally:
-        Queue._on_queue_feeder_error = staticmethod(before)
+        Queue._on_queue_feeder_error = before
 
 
 def _hand_over_error(queue: Queue, error: Exception, item: object) -> None:

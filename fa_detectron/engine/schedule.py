@@ -133,6 +133,8 @@ def settle_schedule(cfg: CfgNode, images: int, given: Collection[str], kept: int
     """
     solver = cfg.SOLVER
     measured_later = bool(solver.MINUTES) and not kept
+    # Detectron2 takes negative periods for "never", as 0; below they stand for open ones.
+    cfg.TEST.EVAL_PERIOD, solver.CHECKPOINT_PERIOD = max(cfg.TEST.EVAL_PERIOD, 0), max(solver.CHECKPOINT_PERIOD, 0)
     if cfg.DATASETS.TRAIN_PATH:
         _mark_periods(cfg, given)
     if measured_later:

@@ -55,11 +55,11 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
         choose_length(cfg, args.epochs, args.minutes, typed)
     _check(cfg, args, world)
-    if is_first_process():  # one process looks through the data, and the others end with it
+    if is_first_process() and args.machine_rank == 0:  # one process looks through the data, and the others end with it
         resumes = _resumes(cfg, args)
         before = check_resumable(cfg) if resumes else None
         if not args.eval_only:
-            _keep_of_resumed_run(cfg, args)
+            _keep_of_resumed_run(cfg, before)
             _settle_validation(cfg)
         register_from_config(cfg)
         images = check_data(cfg, training=not args.eval_only)
@@ -85,18 +85,20 @@ def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
         )
 
 
-def _keep_of_resumed_run(cfg: CfgNode, args: argparse.Namespace) -> None:
-    """Take what a resumed run has found out of its data: held out images, the range of its pixels."""
+def _keep_of_resumed_run(cfg: CfgNode, before: CfgNode | None) -> None:
+    """Take what a resumed run has found out of its data: held out images, the range of its pixels.
+
+    Args:
+        before: the config of the run so far; None where none is resumed, or it cannot be read.
+    """
     from fa_detectron.data.registration import VAL_NAME
 
-    config = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
-    if not args.resume or not os.path.isfile(config):
+    if before is None:
         return
-    earlier = load_config(config)
     if not cfg.DATASETS.TEST:
-        cfg.DATASETS.VAL_IMAGES = earlier.DATASETS.VAL_IMAGES
+        cfg.DATASETS.VAL_IMAGES = before.DATASETS.VAL_IMAGES
         cfg.DATASETS.TEST = (VAL_NAME,) if cfg.DATASETS.VAL_IMAGES else ()
-    cfg.INPUT.PIXEL_RANGE = cfg.INPUT.PIXEL_RANGE or earlier.INPUT.PIXEL_RANGE
+    cfg.INPUT.PIXEL_RANGE = cfg.INPUT.PIXEL_RANGE or before.INPUT.PIXEL_RANGE
 
 
 def _settle_validation(cfg: CfgNode) -> None:

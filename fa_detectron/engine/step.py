@@ -40,7 +40,7 @@ class StepTrainer(TrainerBase):
             range and needs none. The losses stay float32: the loss operator sees to it.
         accumulate: batches a step; the step is that of the one large batch.
         average: of the weights, updated after every step.
-        skip_nonfinite: leave out a step whose losses or gradients are not finite, up to 5 in a row.
+        skip_nonfinite: leave out a step whose losses or gradients are not finite, at most 4 in a row.
         images: of a step, over all workers.
 
     Attributes:

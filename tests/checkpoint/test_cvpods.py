@@ -88,6 +88,13 @@ def test_of_80_rows_of_priors_fewer_classes_use_the_first(tmp_path):
     assert torch.equal(model.mu, state["mu"][:20]) and torch.equal(model.sigma, state["sigma"][:20])
 
 
+def test_the_first_of_80_rows_of_priors_serve_every_level_of_mdq(tmp_path):
+    options = ("MODEL.FEATURE_ALIGN.NUM_CLASSES", 20, "MODEL.FEATURE_ALIGN.MDQ", True)
+    state, model = cvpods_state(classes=20), detector(*options)
+    FeatureAlignCheckpointer(model).load(saved(tmp_path, state))
+    assert all(torch.equal(level, state["mu"][:20]) for level in model.mu)
+
+
 def test_a_wrong_class_count_keeps_the_rest_and_says_so(tmp_path, caplog):
     state, model = cvpods_state(), detector("MODEL.FEATURE_ALIGN.NUM_CLASSES", 3)
     start = model.head.cls_score.weight.clone()

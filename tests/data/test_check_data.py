@@ -183,7 +183,7 @@ def test_the_own_validation_split_is_looked_through_as_training_does(yolo, check
 def test_the_set_is_looked_through_as_the_flags_of_training_read_it(coco, check):
     path = coco(lambda content: content["annotations"][0].update(bbox=[4, 4, 90, 10]))
     assert "Training refuses: 1" in check(path)[1]
-    status, text, found = check(path, "--bad-boxes", "clip", "--classes", "cat")
+    _, text, found = check(path, "--bad-boxes", "clip", "--classes", "cat")
     assert "Training refuses: nothing" in text and "boxes clipped that leave their image" in text
     assert list(found["sets"]["training"]["classes"]) == ["cat"] and "classes left out" in text
     assert "did you mean cat" in check(path, "--classes", "cats")[1]

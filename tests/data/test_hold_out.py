@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from fa_detectron.data.copies import groups_of_copies, roboflow_source, shared_sources
+from fa_detectron.data.findings import Findings
 from fa_detectron.data.hold_out import hold_out, image_names, keep_part
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord
 from fa_detectron.errors import UserError
@@ -78,11 +79,17 @@ def test_both_sides_together_are_the_set():
     sides = []
     for validation in (False, True):
         data = make([["cat"]] * 10)
-        keep_part(data, ["3.jpg", "7.jpg"], validation)
+        keep_part(data, ["3.jpg", "7.jpg"], validation, Findings())
         sides.append([image.image_id for image in data.images])
     assert sides == [[0, 1, 2, 4, 5, 6, 8, 9], [3, 7]]
-    with pytest.raises(UserError, match="is it another set"):
-        keep_part(make([["cat"]]), ["other.jpg"], True)
+
+
+@pytest.mark.parametrize("validation", [False, True])
+def test_names_that_do_not_fit_are_no_silent_split(validation):
+    with pytest.raises(UserError, match=r"holds none of the 2 images of DATASETS.VAL_IMAGES"):
+        keep_part(make([["cat"]] * 10), ["a/3.jpg", "a/7.jpg"], validation, Findings())
+    keep_part(make([["cat"]] * 10), ["3.jpg", "gone.jpg"], validation, findings := Findings())
+    assert "1 images of DATASETS.VAL_IMAGES that are no longer in the set" in str(findings.all[0])
 
 
 @pytest.mark.parametrize(

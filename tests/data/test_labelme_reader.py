@@ -128,3 +128,14 @@ def test_words_that_mean_neither_yes_nor_no_are_refused(tmp_path):
     write(tmp_path / "xml" / "a.xml", XML.replace("<deleted>1", "<deleted>perhaps"))
     with pytest.raises(UserError, match=r"(?s)neither yes nor no.*object 2 in .*a\.xml: deleted is 'perhaps'"):
         read(str(tmp_path / "xml"))
+
+
+def test_long_labels_that_differ_in_the_middle_are_two_classes(tmp_path):
+    labels = [f"{'a' * 15}{middle * 10}{'z' * 15}" for middle in "xy"]
+    shapes = [
+        {"label": label, "points": [[i, 1], [i + 9, 9]], "shape_type": "rectangle", "group_id": 1}
+        for i, label in enumerate(labels)
+    ]
+    image(tmp_path / "a.png")
+    write(tmp_path / "a.json", {"shapes": shapes, "imagePath": "a.png", "imageHeight": 48, "imageWidth": 64})
+    assert [label for label, _ in boxes(read(str(tmp_path)))["a.png"]] == labels

@@ -66,6 +66,7 @@ def test_a_resumed_run_keeps_its_validation_images_when_the_set_grows(tmp_path, 
     before = prepare("--train", data)
     (tmp_path / "run").mkdir(exist_ok=True)
     (tmp_path / "run" / "config.yaml").write_text(before.dump())
+    (tmp_path / "run" / "last_checkpoint").write_text("model_0000001.pth")
     (tmp_path / "set").rename(tmp_path / "old")
     data = write_set(tmp_path / "set", 40)
     assert prepare("--resume", "--train", data).DATASETS.VAL_IMAGES == before.DATASETS.VAL_IMAGES

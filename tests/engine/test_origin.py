@@ -72,6 +72,8 @@ def test_nothing_changed_says_nothing(tiny, stopped):
     [
         (("SEED", 8), r"SEED: 7 -> 8 \(the order"),
         (("SOLVER.OPTIMIZER", "ADAMW"), r"SOLVER\.OPTIMIZER: 'SGD' -> 'ADAMW'"),
+        (("SOLVER.LR_FACTORS", "[('head.', 0.5)]"), r"SOLVER\.LR_FACTORS: .*stored by groups"),
+        (("DATASETS.SINGLE_CLASS", True), r"SINGLE_CLASS: False -> True"),
         (("MODEL.WEIGHTS", "other.pth"), r"MODEL\.WEIGHTS: '' -> 'other\.pth' \(its weights come from"),
         (("MODEL.FEATURE_ALIGN.PRIOR_PROB", 0.1), r"PRIOR_PROB: 0\.02 -> 0\.1"),
         (("SOLVER.MAX_ITER", 2), r"SOLVER\.MAX_ITER is 2, but .*model_0000002\.pth is of iteration 3"),

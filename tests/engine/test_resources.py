@@ -128,7 +128,7 @@ class Unsendable:
         ("unable to write to file </torch_7_8_9>: No space left on device (28)", "ran out of shared memory .*shm-size"),
         (
             "unable to open shared memory object </torch_7>: Too many open files (24)",
-            "shared memory",
+            "ran out of file handles .*ulimit -n",
         ),
         ("received 0 items of ancdata", "ran out of file handles .*ulimit -n"),
     ],
@@ -137,6 +137,14 @@ def test_a_batch_that_cannot_be_handed_over_is_an_error_and_no_hang(message, wor
     with pytest.raises(UserError, match=words), resources.explained_worker_errors():
         list(DataLoader(Fails(message), num_workers=1, collate_fn=list))
     assert list(DataLoader(torch.arange(3), num_workers=1)) == [0, 1, 2]
+
+
+@pytest.mark.timeout(60)
+def test_an_evaluation_within_the_training_leaves_the_explanation_on():
+    with pytest.raises(UserError, match="ran out of file handles"), resources.explained_worker_errors():
+        with resources.explained_worker_errors():
+            pass
+        list(DataLoader(Fails("received 0 items of ancdata"), num_workers=1, collate_fn=list))
 
 
 def test_other_errors_stay_what_they_are():

@@ -53,6 +53,8 @@ def test_the_users_own_periods_stay(tmp_path):
     assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD, cfg.SOLVER.CHECKPOINT_MINUTES) == (0, 5000, 0.0)
     cfg = settled(tmp_path, 600, "SOLVER.CHECKPOINT_PERIOD", 5000, "SOLVER.CHECKPOINT_MINUTES", 3.0)
     assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_MINUTES) == (60, 3.0)
+    cfg = settled(tmp_path, 600, "TEST.EVAL_PERIOD", -1, "SOLVER.CHECKPOINT_PERIOD", -1)  # Detectron2's "never"
+    assert (cfg.TEST.EVAL_PERIOD, cfg.SOLVER.CHECKPOINT_PERIOD) == (0, 0)
 
 
 def test_a_checkpoint_is_written_when_its_time_has_come(tiny, tmp_path):

@@ -13,6 +13,7 @@ from typing import Any
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
+from fa_detectron.data.splits import is_image
 from fa_detectron.data.values import flag, number, short
 
 from .builder import SetBuilder
@@ -21,7 +22,6 @@ from .shapes import Box, ellipse, hull, numbers, rotated
 
 _SHAPES = ("rectangle", "ellipse", "polygon")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file
-_IMAGE = re.compile(r"\.(?:bmp|gif|jfif|jpe?g?|png|tiff?|webp)(?:$|\?)", re.IGNORECASE)
 _TASK_KEYS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_time", "id")
 
 
@@ -108,7 +108,7 @@ def _by_image(
     texts = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
     if shown and shown <= texts.keys():
         return [(texts[key], [r for r in regions if _object(r) in (key, "")]) for key in texts if key in shown]
-    images = [text for text in dict.fromkeys(texts.values()) if _IMAGE.search(text)]
+    images = [text for text in dict.fromkeys(texts.values()) if is_image(text.partition("?")[0])]
     usual = [texts[key] for key in ("image", "img", "image_url", "url", "ocr") if key in texts]
     if (len(shown) > 1 and len(texts) > 1) or (len(images) > 1 and shown and (not usual or "" in shown)):
         names = ", ".join(key for key, text in texts.items() if text in (images or texts.values()))
@@ -135,7 +135,7 @@ def _image(builder: SetBuilder, name: str | None, regions: list[dict[str, Any]],
 
 
 def _add_regions(builder: SetBuilder, image: ImageRecord, regions: list[dict[str, Any]]) -> None:
-    labelled = {short(region.get("id")) for region in regions if "id" in region and _labels(region)}
+    labelled = {repr(region.get("id")) for region in regions if "id" in region and _labels(region)}
     for index, region in enumerate(regions):
         kind, where = str(region.get("type")), f"region {index} of {image.image_id}"
         shape = kind.removesuffix("labels") or _shape_of(region)
@@ -150,7 +150,7 @@ def _add_regions(builder: SetBuilder, image: ImageRecord, regions: list[dict[str
             continue
         labels = _labels(region)
         if (
-            not labels and short(region.get("id")) in labelled
+            not labels and repr(region.get("id")) in labelled
         ):  # <Rectangle> with <Labels>: the region stands there twice
             continue
         if len(labels) > 1:

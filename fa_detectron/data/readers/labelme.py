@@ -12,7 +12,7 @@ from fa_detectron.data.findings import Findings
 from fa_detectron.data.paths import Source, links_outside
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.splits import IMAGE_SUFFIXES
-from fa_detectron.data.values import short
+from fa_detectron.data.values import class_name
 from fa_detectron.errors import UserError
 
 from .builder import SetBuilder
@@ -91,7 +91,7 @@ def _shapes(builder: SetBuilder, image: ImageRecord, shapes: list[Any]) -> None:
             continue
         where = f"shape {index} in {image.source}"
         box, crowd = _box(kind, shape.get("points")), builder.mark(shape.get("difficult"), "difficult", where)
-        group = (short(shape.get("group_id")), short(shape.get("label")))
+        group = (repr(shape.get("group_id")), class_name(shape.get("label")))
         if box and shape.get("group_id") is not None and group in groups:
             first = groups[group]
             first.box = hull([first.box[:2], first.box[2:], box[:2], box[2:]])

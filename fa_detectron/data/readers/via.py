@@ -9,11 +9,10 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+from fa_detectron.data.csv_columns import csv_table
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.glance import csv_rows
 from fa_detectron.data.paths import Source
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
-from fa_detectron.data.text_files import read_text
 from fa_detectron.data.values import flag, number
 from fa_detectron.errors import UserError
 
@@ -115,8 +114,9 @@ def _box(kind: Any, shape: Any) -> Box | None:
     if kind == "circle":
         return ellipse(shape.get("cx"), shape.get("cy"), shape.get("r"), shape.get("r"))
     if kind == "ellipse":
-        turn = math.degrees(number(shape.get("theta")) or 0.0)
-        return ellipse(*(shape.get(key) for key in ("cx", "cy", "rx", "ry")), turn)
+        turn = number(shape.get("theta", 0))
+        corners = (shape.get(key) for key in ("cx", "cy", "rx", "ry"))
+        return None if turn is None else ellipse(*corners, math.degrees(turn))
     xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
     if kind == "polygon" and isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys):
         return hull(list(zip(xs, ys)))
@@ -125,10 +125,9 @@ def _box(kind: Any, shape: Any) -> Box | None:
 
 def _csv_images(path: str) -> Iterator[dict[str, Any]]:
     """The rows of VIA's CSV, one a region, as the images of its JSON."""
-    rows = csv_rows(path, read_text(path).splitlines())
-    header = next(rows)
+    header, rows = csv_table(path)
     images: dict[str, dict[str, Any]] = {}
-    for index, row in enumerate(rows):
+    for line, row in rows:
         fields = dict(zip(header, row))
         if not fields.get("filename"):
             continue
@@ -138,7 +137,7 @@ def _csv_images(path: str) -> Iterator[dict[str, Any]]:
                 key: json.loads(fields.get(f"region_{key}") or "{}") for key in ("shape_attributes", "attributes")
             }
         except ValueError:
-            raise UserError(f"{path}: line {index + 2}: the attributes are not valid JSON") from None
+            raise UserError(f"{path}: line {line}: the attributes are not valid JSON") from None
         if region["shape_attributes"]:
             image["regions"].append(
                 {"shape_attributes": region["shape_attributes"], "region_attributes": region["attributes"]}

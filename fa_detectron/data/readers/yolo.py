@@ -5,6 +5,7 @@ Sizes come from the images themselves, turned as their EXIF says.
 
 import os
 from collections import Counter
+from itertools import chain
 
 from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.image_list import size_from_file
@@ -47,7 +48,7 @@ def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) ->
     """The label file of each image, the likeliest one where there is none."""
     found, outside, any_case = {}, [], AnyCase()
     for image, places in layout.images.items():
-        label = next(filter(os.path.isfile, (*places, *map(any_case.find, places))), "")
+        label = next(filter(os.path.isfile, chain(places, map(any_case.find, places))), "")
         if label and not reach(label):
             outside.append(label)
         elif label or not layout.only_labelled:

@@ -1,12 +1,12 @@
 """The class names of a YOLO set."""
 
 import os
-import unicodedata
 from typing import Any
 
 from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.paths import AnyCase, is_inside
 from fa_detectron.data.text_files import read_text
+from fa_detectron.data.values import class_name
 from fa_detectron.errors import UserError
 
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")  # LabelImg's and Label Studio's, CVAT's, Roboflow's
@@ -86,7 +86,7 @@ def _checked(path: str, names: dict[Any, Any], count: int | None) -> dict[int, s
     broken, known = [], {}
     for key, name in names.items():
         number = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10 else key
-        text = unicodedata.normalize("NFC", str(name)).strip() if type(name) in (str, int, float) else ""
+        text = class_name(name)
         if type(number) is not int or number < 0:
             broken.append(f"the class number {key!r:.40} is none")
         elif not text:
