@@ -1,11 +1,13 @@
 """Files of weights as other programs write them, and the line that converts what is refused."""
 
 import argparse
+import os
 import pickle
 import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,7 +92,8 @@ def test_what_is_refused_comes_with_the_line_that_converts_it(tmp_path, write, n
         read_weights(str(tmp_path / name))
     line = re.search(r"^python -c .*$", str(caught.value), re.MULTILINE)[0]
     command = [sys.executable, *shlex.split(line)[1:]]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    where_the_class_is = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    done = subprocess.run(command, cwd=tmp_path, env=where_the_class_is, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     if write is _torchscript:
         assert set(read_weights(str(tmp_path / "weights.pth"))) == {"weight", "bias"}
