@@ -24,7 +24,8 @@ from sass import Kernel, compile_kernels
 
 ROOT = Path(__file__).resolve().parents[1]
 TREE = ROOT / "build/emulation/model"
-# An H100 SXM. Rates a second: of all multiprocessors together but for the first two.
+# An H100 SXM. Per second for the whole device: `l2`, `dram`, `reductions`, `products`; per cycle and multiprocessor:
+# `issue` and `l1`.
 RATES = {
     "multiprocessors": 132,
     "cycles": 1.755e9,

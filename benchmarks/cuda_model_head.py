@@ -115,7 +115,7 @@ def decode_works(images: int, code: dict[str, Kernel]) -> dict[str, Work]:
 
 
 def loss_works(images: int, boxes: list, code: dict[str, Kernel]) -> dict[str, Work]:
-    """``boxes``: an image, (G, 4) xyxy pixels."""
+    """``boxes``: of each image, (G, 4), xyxy in pixels."""
     count = sum(len(x) for x in boxes)
     slices = count * sum(-(-area // SLICE) for area in AREAS)
     inside, busy, steps = 0, 0, 0  # pairs; slices that have any; of 256 locations in them

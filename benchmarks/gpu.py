@@ -7,7 +7,7 @@ python benchmarks/gpu.py loss          # the eager loss, and with --compile torc
 python benchmarks/gpu.py decode        # sigmoid, topk, batched_nms; batch 4 and 1
 
 Times are of events, interleaved, medians with quartiles; "graph" is the same call replayed as a CUDA graph, without the
-host's part. Memory is what one call takes at its peak, results included. `--device cpu --size 64 96 --images 1` tries
+host's part. Memory is what one call takes at its peak, results included. `--device cpu --size 64 96 --batches 1` tries
 the command where there is no GPU.
 """
 

@@ -1,4 +1,4 @@
-"""Trains the small recipe with mixed precision for a while, and says how many images a second that takes.
+"""Trains `configs/demo.yaml` with mixed precision for a while, and says how many images a second that takes.
 
 python benchmarks/gpu_training.py --iterations 200      # configs/demo.yaml: built-in data; exit status 3: no Detectron2
 """

@@ -90,7 +90,7 @@ def read_queue(path: Path) -> list[Job]:
     """The jobs of a queue file, in its order.
 
     Raises:
-        UserError: a line that is none; names it.
+        UserError: a line is not a job; the message quotes it.
     """
     jobs = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):

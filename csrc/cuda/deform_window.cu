@@ -1,7 +1,7 @@
 // The input's gradient through windows in shared memory. The samples of a patch meet in few pixels:
 // a warp adds those of 32 channels, one a lane, to its own window of pixels around the patch,
 // without atomics and without conflicts between banks, and the window once to memory. Samples
-// beyond the window, 5 % of them with offsets of 2 pixels, go to memory one by one.
+// beyond the window, 6 % of them with offsets of 2 pixels, go to memory one by one.
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 
@@ -245,7 +245,13 @@ bool fits_window(const Samples<T>& s) {
   if (s.patches_across == 0 || slices * g.offset_groups > 65535 ||
       images * g.height * g.width > (int64_t{1} << 31) - 4)
     return false;
-  if (const char* choice = std::getenv("FA_CUDA_SCATTER")) return !std::strcmp(choice, "window");
+  const char* const choice = std::getenv("FA_CUDA_SCATTER");
+  if (choice != nullptr && *choice != 0) {
+    const bool window = !std::strcmp(choice, "window");
+    TORCH_CHECK_VALUE(window || !std::strcmp(choice, "memory"), "FA_CUDA_SCATTER is ", choice,
+                      ", must be window or memory");
+    return window;
+  }
   return reach(g.stride_h, g.kernel_h, g.dilation_h) <= kSide - 1 &&
          reach(g.stride_w, g.kernel_w, g.dilation_w) <= kSide - 1 &&
          fa::cuda::shared_memory_of_multiprocessor() >= size_t{160} << 10;

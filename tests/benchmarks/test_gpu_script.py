@@ -47,6 +47,13 @@ def test_the_plan_fits_into_the_calls_time_and_runs_nothing(call: str, tmp_path:
     assert not (tmp_path / "out").exists()
 
 
+def test_the_profile_asks_for_all_kernels_of_the_deformable_convolution() -> None:
+    asked = re.search(r"^ours='regex:(.+)'$", (ROOT / "benchmarks/gpu.sh").read_text(), re.MULTILINE)[1]
+    sources = "".join(path.read_text() for path in ROOT.glob("csrc/cuda/deform_*.cu"))
+    kernels = set(re.findall(r"__global__[^;{]*?\b(\w+_kernel)\(", sources))
+    assert len(kernels) >= 8 and all(re.search(asked, kernel) for kernel in kernels)
+
+
 @pytest.mark.parametrize("words", [(), ("c",), ("a", "--dry")])
 def test_another_call_is_refused(words: tuple[str, ...], tmp_path: Path) -> None:
     run = gpu(tmp_path, *words)

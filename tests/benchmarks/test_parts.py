@@ -9,6 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -120,8 +121,12 @@ def test_a_wrong_line_of_the_queue_is_named(line: str, complaint: str, tmp_path:
         parts.read_queue(queue)
 
 
-def test_the_committed_queue_can_be_read() -> None:
-    assert all(job.overrides(Path("x")) for job in parts.read_queue(ROOT / "benchmarks" / "parts_queue.txt"))
+@pytest.mark.parametrize("name", ["parts_queue.txt", "parts_screen_queue.txt"])
+def test_the_committed_queues_name_known_keys(name: str) -> None:
+    jobs = {job.variant: job for job in parts.read_queue(ROOT / "benchmarks" / name)}
+    assert len(jobs) >= 10
+    for job in jobs.values():
+        load_config(str(ROOT / "configs" / "small_data.yaml"), job.overrides(Path("x")))
 
 
 def test_a_run_from_the_queue_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
