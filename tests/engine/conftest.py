@@ -14,6 +14,7 @@ from tests.engine.tiny import make_config, make_set
 def run(*words: object) -> SimpleNamespace:
     """train_net.py's work in this process: cfg, results, trainer (None with --eval-only)."""
     args = argument_parser().parse_args([str(word) for word in words])
+    start_logging()
     cfg = setup(args)
     start_process(cfg)
     if args.eval_only:
