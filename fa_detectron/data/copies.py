@@ -41,7 +41,7 @@ def groups_of_copies(data: AnnotatedSet, digests: Digests) -> list[list[int]]:
     seen: dict[object, int] = {}
     for index, image in enumerate(data.images):
         source = roboflow_source(image.file_name)
-        for key in (digests.get(image.file_name), source or None, image.file_name):
+        for key in (digests.get(image.file_name), source or None):
             if key is not None:
                 a, b = first(seen.setdefault(key, index)), first(index)
                 group_of[max(a, b)] = min(a, b)

@@ -56,6 +56,7 @@ class Findings:
 
     strict: bool = False
     all: list[Finding] = field(default_factory=list)
+    _logged: int = field(default=0, init=False, repr=False)
 
     def refuse(self, path: str, what: str, items: Sequence[str], remedy: str = "") -> None:
         """Entries that cannot be used, "PATH: COUNT what:" and the items.
@@ -97,6 +98,7 @@ class Findings:
         return [finding for finding in self.all if finding.kind == kind]
 
     def log(self) -> None:
-        """Log the problems as warnings and the notes as information."""
-        for finding in self.all:
+        """Log the problems as warnings and the notes as information, each finding once."""
+        new, self._logged = self.all[self._logged :], len(self.all)
+        for finding in new:
             logger.log(logging.INFO if finding.kind == NOTE else logging.WARNING, "%s", finding)

@@ -26,8 +26,7 @@ class ImageFinder:
 
     Args:
         folders: absolute folders that names are relative to.
-        search_root: absolute folder below which names are looked for that lead nowhere.
-        set_root: absolute; links may lead anywhere below it.
+        search_root: absolute folder below which names are looked for that lead nowhere, and links may lead anywhere.
         follow_links: links may lead anywhere.
         sample: some names of the set. The folder that most of them lead to a file from becomes the first of
             ``folders``. A name without a path is then looked for there alone, for a namesake in the folder of another
@@ -38,11 +37,10 @@ class ImageFinder:
         self,
         folders: Sequence[str],
         search_root: str,
-        set_root: str,
         follow_links: bool = False,
         sample: Sequence[str] = (),
     ) -> None:
-        self._search_root, self._set_root, self._follow_links = search_root, set_root, follow_links
+        self._search_root, self._follow_links = search_root, follow_links
         self._listings: dict[str, dict[str, bool]] = {}
         self._real: dict[str, str] = {}
         self._indices: dict[str, dict[str, list[str]]] = {}
@@ -114,7 +112,7 @@ class ImageFinder:
             self.ambiguous,
             "Name the folder that holds just one of them with --images (DATASETS.IMAGES_ROOT).",
         )
-        findings.refuse(path, f"images that a link takes out of {self._set_root}", self.outside, LINKS)
+        findings.refuse(path, f"images that a link takes out of {self._search_root}", self.outside, LINKS)
 
     def _below(self, folder: str, name: str) -> str:
         """The path of a file, ``name`` relative to ``folder``; "" where there is none or it leads out."""
@@ -141,7 +139,7 @@ class ImageFinder:
         is_link = self._listing(folder).get(name, True)
         target = os.path.realpath(path) if is_link else os.path.join(self._realpath(folder), name)
         start = next((own for own in self._folders if is_below(path, own)), self._search_root)
-        return not any(is_below(target, self._realpath(root)) for root in (start, self._set_root))
+        return not any(is_below(target, self._realpath(root)) for root in (start, self._search_root))
 
     def _realpath(self, folder: str) -> str:
         if folder not in self._real:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from fa_detectron.errors import UnreadableImage, UserError
 
-from .image_file import image_problem, pil_values, read_header, read_values
+from .image_file import image_problem, pil_values, read_values
 
 ImageLike = str | os.PathLike | np.ndarray | torch.Tensor | Image.Image
 
@@ -52,14 +52,6 @@ class ImageReader:
         if not numbers or found[0] >= found[1]:
             raise UserError(f"INPUT.PIXEL_RANGE is {found}, but must be [] or [LOW, HIGH], two numbers, LOW < HIGH")
         return cls((float(found[0]), float(found[1])), cfg.INPUT.EXIF_ORIENTATION)
-
-    def size(self, path: str | os.PathLike) -> tuple[int, int]:
-        """(width, height) of what :meth:`read` returns, from the file's header.
-
-        Raises:
-            UserError: no such file, or not a readable image.
-        """
-        return read_header(path).size(self.upright)
 
     def values(self, path: str | os.PathLike) -> np.ndarray:
         """The values before they are scaled: see :func:`read_values`."""

@@ -158,3 +158,13 @@ def test_boxes_of_the_stored_pixels_without_a_size_are_told_with_the_option(coco
     clean_boxes(read(path), mode, findings := Findings())
     (text,) = [str(found) for found in findings.all if found.items]
     assert ("1 of them fit the image before the turn" in text) == ("INPUT.EXIF_ORIENTATION False" in text) == fits
+
+
+def test_a_refusal_does_not_repeat_what_has_been_logged(caplog):
+    findings = Findings(strict=True)
+    findings.problem("set", "boxes", ["one"])
+    findings.log()
+    findings.problem("set", "images", ["two"])
+    with pytest.raises(UserError):
+        findings.refuse("set", "classes", ["three"])
+    assert [record.getMessage().split()[2] for record in caplog.records] == ["boxes:", "images:"]

@@ -16,6 +16,7 @@ from detectron2.data.detection_utils import read_image as read_in_training
 
 from fa_detectron.data.checks import check_image_files
 from fa_detectron.data.findings import Findings
+from fa_detectron.data.image_file import read_header
 from fa_detectron.data.image_scan import scan_images
 from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
@@ -58,7 +59,7 @@ def test_refused_in_words(tmp_path, kind):
     path = tmp_path / "1.png"
     path.write_bytes(content)
     with pytest.raises(UserError, match=rf"1\.png: .*{words}"):
-        ImageReader().size(path)
+        read_header(path).size(True)
     with pytest.raises(UserError, match=rf"1 images that cannot be read:\n.*1\.png: .*{words}"):
         check_image_files("set", [(str(path), 64, 48)], ImageReader(), Findings(strict=True))
     findings = Findings()
@@ -110,7 +111,11 @@ def test_odd_exif_is_read_as_in_training(tmp_path, kind):
         height, width = read_in_training(str(path), "RGB").shape[:2]
         check_image_files("set", [(str(path), width, height)], ImageReader(), Findings(strict=True))
         reader = ImageReader()
-        assert reader.size(path) == (width, height) and reader.read(path).shape == (height, width, 3)
+        assert read_header(path).size(reader.upright) == (width, height) and reader.read(path).shape == (
+            height,
+            width,
+            3,
+        )
 
 
 def test_a_bomb_that_comes_after_the_checks_is_named(tmp_path, coco):

@@ -22,7 +22,7 @@ def finder(tmp_path):
             (root / name).parent.mkdir(parents=True, exist_ok=True)
             (root / name).touch()
         places = [os.path.normpath(root / folder) for folder in folders]
-        return ImageFinder(places, str(root), str(root), sample=sample, **options)
+        return ImageFinder(places, str(root), sample=sample, **options)
 
     return make
 

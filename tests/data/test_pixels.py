@@ -52,7 +52,7 @@ def seen(path, cfg: CfgNode) -> np.ndarray:
     predicted = reader.read(path)
     assert predicted.dtype == np.uint8 and predicted.flags.writeable and predicted.flags.c_contiguous
     height, width = predicted.shape[:2]
-    assert reader.size(path) == (width, height)
+    assert read_header(path).size(reader.upright) == (width, height)
     record = {"file_name": str(path), "width": width, "height": height}
     np.testing.assert_array_equal(DetectionMapper(cfg, is_train=False)(record)["image"].permute(1, 2, 0), predicted)
     cfg.INPUT.MIN_SIZE_TRAIN, cfg.INPUT.RANDOM_FLIP = (0,), "none"

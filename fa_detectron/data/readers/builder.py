@@ -43,8 +43,8 @@ class SetBuilder:
             places = [os.path.join(root, name) if name else root for name in folders]
         elif own != root:
             places.append(own)
-        self.root, self._places, self._options = root, places, options
-        self.finder = ImageFinder(places, root, root, options.follow_links)
+        self.root, self._options = root, options
+        self.finder = ImageFinder(places, root, options.follow_links)
         self._source_file = source.path
         self._images: list[ImageRecord] = []
         self._unreadable: list[str] = []

@@ -102,7 +102,7 @@ def _finder(path: str, options: ReadOptions, names: list[str]) -> ImageFinder:
         root = up if apart and not _any_folder(own, below) else own
     folders = [os.path.join(base, name) if name else base for base in bases for name in ("", *below)]
     step = max(1, len(names) // 20)
-    return ImageFinder(folders, root, root, options.follow_links, names[::step])
+    return ImageFinder(folders, root, options.follow_links, names[::step])
 
 
 def _any_folder(base: str, names: list[str]) -> bool:

@@ -140,7 +140,7 @@ def image_finder(root: str, annotations: str, split: str, options: ReadOptions, 
     own = [place for base in (*bases, root) for place in _folders(base, split_names(split))]
     folders = dict.fromkeys((*own, *bases, root, annotations))
     sample = [i + suffix for i in ids[:: max(1, len(ids) // 20)] for suffix in SUFFIXES]
-    return ImageFinder(list(folders), root, root, options.follow_links, sample)
+    return ImageFinder(list(folders), root, options.follow_links, sample)
 
 
 def first_pixel(folder: str) -> int:

@@ -55,7 +55,7 @@ class Search:
             away = entry if self._named else ""
             return {image: label_files(image, self._roots, away, place) for image in self._walk(place)}
         # Names count from the root or from the list's folder. Links are looked at here, for there may be two roots.
-        finder = ImageFinder([*self._roots, os.path.dirname(place)], self._roots[0], self._roots[0], follow_links=True)
+        finder = ImageFinder([*self._roots, os.path.dirname(place)], self._roots[0], follow_links=True)
         images = [finder.find(line.strip()) for line in read_text(place).splitlines() if line.strip()]
         finder.report(str(self._source), findings)
         self.outside += [image for image in images if image and not self._reach(image)]
