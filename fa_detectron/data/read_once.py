@@ -2,24 +2,26 @@
 
 import pickle
 
+from .detection import parse_source
 from .findings import Finding, Findings
-from .paths import Source
 from .readers import read_annotated_set
 from .records import AnnotatedSet, ReadOptions
 
 _parsed: dict[tuple[str, str, ReadOptions], tuple[bytes, list[Finding]]] = {}
 
 
-def read_once(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """What ``read_annotated_set`` gives, read by the first call; each caller gets a copy to change, and all findings.
+def read_once(text: str, default_split: str, options: ReadOptions, findings: Findings) -> AnnotatedSet:
+    """The set that ``text`` names, as ``parse_source`` takes it, told and read by the first call.
+
+    Each caller gets a copy to change, and all findings.
 
     Raises:
-        UserError: as ``read_annotated_set`` with strict findings.
+        UserError: as ``parse_source``, and ``read_annotated_set`` with strict findings.
     """
-    key = (str(source), source.format, options)
+    key = (text, default_split, options)
     if key not in _parsed:
         found = Findings(strict=True)
-        data = read_annotated_set(source, options, found)
+        data = read_annotated_set(parse_source(text, default_split), options, found)
         _parsed[key] = pickle.dumps(data), found.all
     content, found = _parsed[key]
     findings.add(found)

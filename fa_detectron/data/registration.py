@@ -37,10 +37,9 @@ TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(class names, category ids); no ids where the format has none."""
-    source = parse_source(text, default_split)
-    data = read_once(source, ReadOptions.from_config(cfg), Findings(strict=True))
+    data = read_once(text, default_split, ReadOptions.from_config(cfg), Findings(strict=True))
     if not data.classes:
-        raise UserError(f"{source}: no image has a box, so no class is known")
+        raise UserError(f"{data.path}: no image has a box, so no class is known")
     check_kept_classes(data.path, data.classes, cfg.DATASETS.KEEP_CLASSES)
     select_classes(data, cfg.DATASETS.KEEP_CLASSES, cfg.DATASETS.SINGLE_CLASS, Findings())
     return data.classes, data.category_ids or ()
@@ -189,7 +188,7 @@ class PathLoader:
 
     def read(self, findings: Findings) -> AnnotatedSet:
         """The set with its boxes checked."""
-        data = read_once(parse_source(self.path, self.default_split), self.options, findings)
+        data = read_once(self.path, self.default_split, self.options, findings)
         findings.say(NOTE, data.path, data.summary)
         select_classes(data, self.kept, self.single, findings)
         check_classes(data, self.class_names, findings)
