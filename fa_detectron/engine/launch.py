@@ -224,8 +224,21 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
             f"worker {rank} has lost another worker ({str(error).splitlines()[0]}); the run has ended. "
             f"--resume continues from the last checkpoint in {cfg.OUTPUT_DIR}, if there is one"
         ) from None
+    _wait_for_all(store, rank, world, patience)
     dist.destroy_process_group()  # not on failure: it could wait for workers that are gone
     return result
+
+
+def _wait_for_all(store: dist.Store, rank: int, world: int, patience: timedelta) -> None:
+    """Wait until every worker has left its last collective call.
+
+    The first to close its connections would otherwise look like a lost worker to one that is still reading from them.
+    """
+    store.set(f"ended/{rank}", "")
+    try:
+        store.wait([f"ended/{other}" for other in range(world)], patience)
+    except dist.DistError:
+        pass  # the store is gone with its worker, which has seen all end, or the others took longer than --timeout
 
 
 def _meet(patience: timedelta) -> dist.Store:

@@ -5,12 +5,14 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import torch.distributed as dist
 import torch.multiprocessing as mp
 
 pytest.importorskip("detectron2")
@@ -103,6 +105,22 @@ def test_a_worker_that_is_alone_says_so(tiny, monkeypatch):
     args = argument_parser().parse_args([str(word) for word in (*tiny.args, "--timeout", 0.01)])
     with pytest.raises(UserError, match=rf"worker 1 has not found the other 1 at 127\.0\.0\.1:{port} .*started"):
         launch(print, args, setup(args))
+
+
+def test_no_worker_leaves_before_all_have_finished():
+    store, left = dist.HashStore(), []
+
+    def leave(rank: int) -> None:
+        launching._wait_for_all(store, rank, 2, timedelta(seconds=60))
+        left.append(rank)
+
+    first = threading.Thread(target=leave, args=(0,))
+    first.start()
+    first.join(0.5)
+    assert not left
+    leave(1)
+    first.join(60)
+    assert sorted(left) == [0, 1]
 
 
 def test_sigterm_to_torchrun_ends_with_a_checkpoint(tiny, tmp_path):

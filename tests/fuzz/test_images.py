@@ -16,6 +16,7 @@ from detectron2.config import get_cfg
 from fa_detectron import add_feature_align_config
 from fa_detectron.data.checks import check_image_files
 from fa_detectron.data.findings import Findings
+from fa_detectron.data.image_file import read_header
 from fa_detectron.data.image_scan import scan_images
 from fa_detectron.data.pixels import ImageReader
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
@@ -88,8 +89,8 @@ def test_images(tmp_path_factory, mapper, data):
     with example(data, path.parent), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's, over metadata
         reader = ImageReader((0, 255))
-        size = ends(reader.size, str(path))
-        width, height = size or (24, 16)
+        header = ends(read_header, str(path))
+        width, height = header.size(reader.upright) if header else (24, 16)
         record = {"file_name": str(path), "width": width, "height": height}
         checked = ends(
             lambda: check_image_files("set", [(str(path), width, height)], reader, Findings(strict=True)) or True
