@@ -30,7 +30,6 @@ for sanitizer in ${SANITIZERS:-address thread}; do
     # shellcheck disable=SC2086 # several words
     use_sanitizers $libraries
     "$python" tools/cuda_emulation/translate.py "build/emulation/$sanitizer"
-    [ ! -d ../shared ] || ln -sfn "$PWD/../shared" build/emulation/shared
     cd "build/emulation/$sanitizer"
     FA_CUDA=0 FA_SANITIZE="$flags" "$python" csrc/build.py
     rm -f report.*

@@ -31,7 +31,6 @@ done
     [ -f "$file" ] || rm "build/sanitize/$file"
 done
 cp pyproject.toml build/sanitize/
-[ ! -d ../shared ] || ln -sfn "$PWD/../shared" build/shared
 cd build/sanitize
 FA_CUDA=0 FA_SANITIZE=address,undefined,float-cast-overflow "$python" csrc/build.py
 

@@ -15,7 +15,6 @@ from fa_detectron.data.readers import _READERS
 from fa_detectron.errors import UserError
 from tests.data.exports import boxes, cvat_xml, image, label_studio_task, labelme_file, write
 from tests.data.reading import read
-from tests.shared import shared
 
 COCO = {
     "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 48}],
@@ -218,23 +217,6 @@ def test_links_out_of_the_folder_are_not_looked_at(tmp_path):
     (tmp_path / "set" / "a.json").symlink_to(tmp_path / "elsewhere" / "a.json")
     with pytest.raises(UserError, match="no annotations in a format that is known"):
         parse_source(str(tmp_path / "set"), "train")
-
-
-@pytest.mark.parametrize(
-    ("folder", "summary", "found"),
-    [
-        ("cvat_dataset/for_images/export_project", "CVAT XML, 2 images, 2 classes", [(0, 2, 4, 4), (1, 2, 6, 5)]),
-        ("cvat_dataset/for_images/export_task", "CVAT XML, 2 images, 2 classes", [(0, 2, 4, 4)]),
-        ("cvat_dataset/for_video", "CVAT XML, 3 images, 3 classes", [(3, 4, 10, 5)]),
-        ("coco_dataset/coco_roboflow", "COCO JSON, 1 images, 3 classes", [(2, 2, 5, 3)]),
-        ("roboflow_dataset/coco", "COCO JSON, 2 images, 2 classes", [(2, 1, 5, 2), (0, 0, 2, 4)]),
-        ("roboflow_dataset/createml", "CreateML JSON, 2 images, 2 classes", [(2, 1, 5, 2), (0, 0, 2, 4)]),
-    ],
-)
-def test_samples_that_the_tools_wrote(folder, summary, found):
-    data = read(str(shared(f"data/formats/{folder}")), findings=Findings())
-    assert data.summary == f"read as {summary}"
-    assert [box for items in boxes(data).values() for _, box in items] == found
 
 
 def test_the_folder_that_datumaro_writes(tmp_path):

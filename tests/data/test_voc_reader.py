@@ -9,7 +9,6 @@ from fa_detectron.data.xml_files import parse_xml
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 from tests.data.reading import clean, read
-from tests.shared import shared
 
 
 def test_corners_count_from_one_and_include_the_last_pixel(voc):
@@ -110,20 +109,25 @@ def test_bad_corners_reach_the_box_check(voc, box, message):
         clean(data)
 
 
-@pytest.mark.parametrize(
-    ("split", "images", "counts", "tiny"),
-    [
-        ("train", 205, {"Platelets": 209, "RBC": 2382, "WBC": 214}, 1),
-        ("val", 87, {"Platelets": 83, "RBC": 968, "WBC": 87}, 1),
-        ("test", 72, {"Platelets": 69, "RBC": 805, "WBC": 71}, 0),
-    ],
-)
-def test_bccd(split, images, counts, tiny):
-    data = read(str(shared("data/bccd")), split)
-    found = clean(data)
-    assert len(data.images) == images
-    assert Counter(a.label for image in data.images for a in image.annotations) == counts
-    assert len(found) == tiny and all("1 boxes with a side of a pixel or less" in text for text in found)
+def test_a_set_of_three_splits_as_labelimg_writes_it(voc):
+    """Blood cells: the classes in any order, a path of the annotator's machine, one box of a single pixel."""
+    cells = {"white": ("WBC", (26, 17, 49, 37)), "red": ("RBC", (7, 33, 18, 43)), "dot": ("Platelets", (40, 2, 40, 2))}
+    objects = {name: voc_object(label, box) for name, (label, box) in cells.items()}
+    images = {f"b_{n}": objects["red"] * n + objects["white"] + objects["dot"] * (n == 3) for n in range(1, 6)}
+    folder = voc(images, {"train": ["b_1", "b_3"], "val": ["b_2"], "test": ["b_4", "b_5"]})
+    for path in (Path(folder) / "Annotations").iterdir():
+        head = "<folder>JPEGImages</folder><path>/home/pi/set/x.jpg</path><source><database>Unknown</database></source>"
+        path.write_text(path.read_text().replace("<annotation>", f'<annotation verified="no">{head}'))
+    expected = {
+        "train": {"RBC": 4, "WBC": 2, "Platelets": 1},
+        "val": {"RBC": 2, "WBC": 1},
+        "test": {"RBC": 9, "WBC": 2},
+    }
+    for split, counts in expected.items():
+        data = read(folder, split)
+        found = clean(data)
+        assert Counter(a.label for image in data.images for a in image.annotations) == counts
+        assert [("1 boxes with a side of a pixel or less" in text) for text in found] == [True] * (split == "train")
 
 
 def test_links_out_of_the_set_are_refused(voc, tmp_path):

@@ -10,7 +10,6 @@ from fa_detectron.data.findings import NOTE, PROBLEM, Findings
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 from tests.data.reading import clean, read
-from tests.shared import shared
 
 CAT = voc_object("cat", (5, 5, 24, 14))
 
@@ -232,10 +231,20 @@ def test_folders_of_splits_count_alike(tmp_path):
     assert read(f"{tmp_path}:valid").images[0].annotations[0].box == (5, 5, 24, 14)
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
-def test_roboflow(split):
-    """Its export counts from 0: the boxes are those of its COCO export."""
-    data = read(str(shared(f"data/formats/roboflow_dataset/voc/{split}")))
+def test_roboflow(tmp_path):
+    """It writes xmin, xmax, ymin, ymax in this order and counts from 0: so do the boxes of its COCO export."""
+    objects = ""
+    for label, (left, right, top, bottom) in (("cell", (0, 1, 0, 2)), ("dust", (0, 9, 0, 1))):
+        corners = f"<xmin>{left}</xmin><xmax>{right}</xmax><ymin>{top}</ymin><ymax>{bottom}</ymax>"
+        objects += f"<object><name>{label}</name><pose>Unspecified</pose><truncated>0</truncated>"
+        objects += f"<difficult>0</difficult><occluded>0</occluded><bndbox>{corners}</bndbox></object>"
+    size = "<size><width>10</width><height>5</height><depth>3</depth></size><segmented>0</segmented>"
+    source = "<source><database>roboflow.ai</database></source>"
+    Image.new("RGB", (10, 5)).save(tmp_path / "a_jpg.rf.0123.jpg")
+    (tmp_path / "a_jpg.rf.0123.xml").write_text(
+        f"<annotation><folder></folder><filename>a_jpg.rf.0123.jpg</filename><path>a_jpg.rf.0123.jpg</path>"
+        f"{source}{size}{objects}</annotation>"
+    )
+    data = read(str(tmp_path))
     clean(data)
-    boxes = [a.box for image in data.images for a in image.annotations]
-    assert boxes == {"train": [(2, 1, 5, 2), (0, 0, 2, 4)], "val": [(0, 0, 1, 2), (0, 0, 9, 1)]}[split]
+    assert [a.box for image in data.images for a in image.annotations] == [(0, 0, 1, 2), (0, 0, 9, 1)]

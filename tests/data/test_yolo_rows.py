@@ -5,11 +5,11 @@ import os
 import random
 
 import pytest
+from PIL import Image
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.errors import UserError
 from tests.data.reading import clean, read
-from tests.shared import shared
 
 BOX = "0 0.5 0.5 0.25 0.5"  # of an image of 64x48 pixels
 PIXELS = (24, 12, 40, 36)
@@ -238,17 +238,24 @@ def test_rows_twice_are_a_likely_mistake(yolo, check):
     assert status == 1 and "1 boxes that an image has twice" in text and "Training refuses: nothing" in text
 
 
-def test_real_exports():
-    data = read(str(shared("data/formats/roboflow_dataset/yolo")))
-    assert [(a.label, a.box) for i in data.images for a in i.annotations] == [
-        ("label_0", pytest.approx((2, 1, 5, 2))),
-        ("label_1", pytest.approx((0, 0, 2, 4))),
-    ]
-    data = read(str(shared("data/formats/roboflow_dataset/yolo_obb")) + ":valid")
-    assert [(a.label, a.box) for i in data.images for a in i.annotations] == [
-        ("label_0", (0, 0, 1, 1)),
-        ("label_1", (1, 2, 10, 5)),
-    ]
-    data = read(str(shared("data/formats/kaggle_dataset/relaxed_yolo")))
-    assert data.classes == ("1", "2", "3", "4")
-    assert data.images[0].annotations[0].box == pytest.approx((0, 2, 4, 4), abs=1e-4)
+def test_oriented_boxes_in_label_txt_folders(tmp_path):
+    """Roboflow's export of oriented boxes; data.yaml says ``valid`` where the folder is called ``val``."""
+    (tmp_path / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\n\nnc: 2\nnames: ['cell', 'dust']\n"
+    )
+    for split in ("train", "val"):
+        image = tmp_path / split / "images" / "a.jpg"
+        image.parent.mkdir(parents=True)
+        Image.new("RGB", (10, 5)).save(image)
+        (tmp_path / split / "labelTxt").mkdir()
+        (tmp_path / split / "labelTxt" / "a.txt").write_text("0 0 0 1 1 1 1 0 cell 0\n1 2 1 5 10 5 10 2 dust 0\n")
+    data = read(f"{tmp_path}:valid")
+    assert [(a.label, a.box) for a in data.images[0].annotations] == [("cell", (0, 0, 1, 1)), ("dust", (1, 2, 10, 5))]
+
+
+def test_label_files_beside_their_images_without_names(tmp_path):
+    Image.new("RGB", (15, 10)).save(tmp_path / "1.jpg")
+    (tmp_path / "1.txt").write_text("2 0.133333 0.400000 0.266667 0.200000\n4 0.266667 0.450000 0.133333 0.300000")
+    data = read(str(tmp_path))
+    assert set(data.classes) >= {"2", "4"}
+    assert data.images[0].annotations[0].box == pytest.approx((0, 3, 4, 5), abs=1e-4)

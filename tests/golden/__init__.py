@@ -1,14 +1,14 @@
-"""Reading the published implementation's numbers."""
+"""Reads the published implementations' numbers, described in README.md beside this file."""
+
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from tests.shared import shared
-
 
 def load_golden(name: str) -> dict[str, np.ndarray]:
-    """The arrays of ``../shared/golden/NAME.npz``; skips the test where it is absent."""
-    with np.load(shared(f"golden/{name}.npz")) as data:
+    """The arrays of ``NAME.npz`` by their keys."""
+    with np.load(Path(__file__).with_name(f"{name}.npz")) as data:
         return dict(data)
 
 
