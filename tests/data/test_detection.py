@@ -8,7 +8,6 @@ import pytest
 pytest.importorskip("detectron2")
 
 from fa_detectron.data.detection import parse_source, splits_of
-from fa_detectron.data.findings import Findings
 from fa_detectron.data.formats import FORMATS
 from fa_detectron.data.paths import NoSuchSplit
 from fa_detectron.data.readers import _READERS
