@@ -87,7 +87,7 @@ if __name__ == "__main__":
         description="FeatureAlign: feature alignment in anchor-free object detection, as a Detectron2 project",
         license="Apache-2.0",
         packages=find_packages(include=["fa_detectron", "fa_detectron.*"]),
-        package_data={"fa_detectron.report": ["template/*"]},
+        package_data={"fa_detectron.apps.report": ["template/*"]},
         python_requires=">=3.11",
         install_requires=REQUIREMENTS,
         extras_require=EXTRAS | {"all": [name for names in EXTRAS.values() for name in names]},

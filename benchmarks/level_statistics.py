@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch.nn.functional import interpolate
 
+from fa_detectron.apps.explain import explain_image
 from fa_detectron.data import annotated_records
 from fa_detectron.errors import run_command
-from fa_detectron.explain import explain_image
 from fa_detectron.inference import Predictor, Run, load_run
 from fa_detectron.ops.reference.box import paired_iou
 

@@ -4,11 +4,11 @@
 import argparse
 import sys
 
+from fa_detectron.apps.predict.jobs import Wanted, predict_images, predict_video
+from fa_detectron.apps.predict.sources import find_images, video_source
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.inference import Predictor
-from fa_detectron.inference.jobs import Wanted, predict_images, predict_video
 from fa_detectron.inference.predictor import check_threshold
-from fa_detectron.inference.sources import find_images, video_source
 
 _EPILOG = """exit status: 0 all done; 2 an error, nothing useful was written; 3 some images (or the rest of a damaged
 video) could not be read, they are named, everything else is done."""

@@ -6,11 +6,8 @@ import json
 import os
 from typing import Any
 
-from fa_detectron.data import annotated_records
-from fa_detectron.engine.tables import show
-from fa_detectron.errors import UserError, run_command
-from fa_detectron.explain import average
-from fa_detectron.explain.jobs import (
+from fa_detectron.apps.explain import average
+from fa_detectron.apps.explain.jobs import (
     as_dict,
     check_comparable,
     measure_set,
@@ -19,6 +16,9 @@ from fa_detectron.explain.jobs import (
     save_pictures,
     select_images,
 )
+from fa_detectron.data import annotated_records
+from fa_detectron.engine.tables import show
+from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
 from fa_detectron.inference import load_run
 from fa_detectron.modeling.config import method_name

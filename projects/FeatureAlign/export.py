@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch import nn
 
+from fa_detectron.apps.export import ExportedDetector, ExportOptions, check_parity, export_model
+from fa_detectron.apps.export.model_file import check_target
+from fa_detectron.apps.predict.sources import find_images
 from fa_detectron.data import evaluation_config
 from fa_detectron.engine import Trainer
 from fa_detectron.engine.tables import comparison_tables
 from fa_detectron.errors import UserError, run_command
-from fa_detectron.export import ExportedDetector, ExportOptions, check_parity, export_model
-from fa_detectron.export.model_file import check_target
 from fa_detectron.inference import Predictor, Run, load_run
-from fa_detectron.inference.sources import find_images
 
 
 def argument_parser() -> argparse.ArgumentParser:

@@ -4,12 +4,12 @@
 import argparse
 import json
 
-from fa_detectron.analysis import measure, noise_image
+from fa_detectron.apps.measure import measure, noise_image
+from fa_detectron.apps.predict.sources import find_images
 from fa_detectron.engine import Trainer, load_config
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
 from fa_detectron.inference import Predictor, Run, choose_device, load_run
-from fa_detectron.inference.sources import find_images
 from fa_detectron.modeling import FeatureAlign
 
 

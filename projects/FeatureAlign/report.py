@@ -4,10 +4,10 @@
 import argparse
 import os
 
+from fa_detectron.apps.report import ReportOptions, write_report
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.inference import load_run
 from fa_detectron.inference.predictor import check_threshold
-from fa_detectron.report import ReportOptions, write_report
 
 
 def argument_parser() -> argparse.ArgumentParser:

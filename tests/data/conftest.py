@@ -100,7 +100,7 @@ def config(tmp_path: Path):
 @pytest.fixture
 def check(monkeypatch, tmp_path, capsys):
     """A function that runs the command: (exit status, what it prints, its JSON)."""
-    from fa_detectron import check_data as command
+    from fa_detectron.apps import check_data as command
     from fa_detectron.errors import run_command
 
     def run(*words):

@@ -12,16 +12,16 @@ pytest.importorskip("detectron2")
 
 from PIL import Image
 
+from fa_detectron.apps.explain.explanation import explain_image
+from fa_detectron.apps.export import ExportOptions
+from fa_detectron.apps.export.model_file import describe
+from fa_detectron.apps.predict.jobs import Wanted, predict_images
+from fa_detectron.apps.report.findings import find
+from fa_detectron.apps.report.pictures import sample_view
+from fa_detectron.apps.report.summary import config_in_short
 from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
-from fa_detectron.explain.explanation import explain_image
-from fa_detectron.export import ExportOptions
-from fa_detectron.export.model_file import describe
 from fa_detectron.inference import Predictor, load_run
-from fa_detectron.inference.jobs import Wanted, predict_images
-from fa_detectron.report.findings import find
-from fa_detectron.report.pictures import sample_view
-from fa_detectron.report.summary import config_in_short
 from tests.data.image_files import deep_copy, png16
 from tests.engine.conftest import run
 from tests.engine.tiny import make_config, make_set

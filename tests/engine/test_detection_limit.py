@@ -10,11 +10,11 @@ import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
+from fa_detectron.apps.report.findings import find
 from fa_detectron.data import check_data, evaluation_config
 from fa_detectron.engine import Trainer, load_config
 from fa_detectron.errors import UserError
 from fa_detectron.inference import Run
-from fa_detectron.report.findings import find
 from tests.engine.oracle import Oracle, plain_coco
 from tests.engine.tiny import make_config
 

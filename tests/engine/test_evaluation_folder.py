@@ -6,10 +6,10 @@ import shutil
 
 import pytest
 
+from fa_detectron.apps.predict.ids import result_ids
+from fa_detectron.apps.report.summary import config_in_short
 from fa_detectron.data.names import data_name, folder_name
 from fa_detectron.inference import load_run
-from fa_detectron.inference.ids import result_ids
-from fa_detectron.report.summary import config_in_short
 from tests.engine.conftest import run
 from tests.engine.tiny import make_set
 

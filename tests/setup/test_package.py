@@ -80,7 +80,15 @@ def test_operators_and_layers_import_torch_only(path):
 @pytest.mark.parametrize("path", files_below("fa_detectron/ops", "fa_detectron/layers"))
 def test_operators_and_layers_stay_below_the_models(path):
     text = (ROOT / path).read_text()
-    assert not re.search(r"fa_detectron\.(modeling|data|engine|checkpoint|visualization)\b", text)
+    assert not re.search(r"fa_detectron\.(modeling|data|engine|checkpoint|visualization|inference)\b", text)
+
+
+DETECTOR = ("ops", "layers", "modeling", "data", "engine", "checkpoint", "visualization", "inference")
+
+
+@pytest.mark.parametrize("path", files_below(*(f"fa_detectron/{room}" for room in DETECTOR)))
+def test_the_detector_imports_no_app(path):
+    assert not re.search(r"fa_detectron\.apps\b|fa_detectron import .*\bapps\b", (ROOT / path).read_text())
 
 
 def test_import_is_light():

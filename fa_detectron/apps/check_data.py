@@ -1,0 +1,203 @@
+"""Look through a data set before hours are spent on it.
+
+    python -m fa_detectron.check_data PATH [--val PATH] [--images FOLDER] [--write FOLDER]
+
+Exit status 0: nothing found, 1: something to repair, 2: wrong use.
+"""
+
+import argparse
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from fa_detectron.data.atomic import write_json_atomically
+from fa_detectron.data.box_statistics import (
+    BoxStatistics,
+    InputSize,
+    input_size,
+)
+from fa_detectron.data.clean_copy import CHANGES, check_target, write_clean_copy
+from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
+from fa_detectron.data.detection import PATH_HELP, locate, parse_source, splits_of, validation_split
+from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
+from fa_detectron.data.image_scan import shared_content
+from fa_detectron.data.pixel_range import pixel_depth, settle_pixel_range
+from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.preparation import class_table
+from fa_detectron.data.records import ReadOptions
+from fa_detectron.data.set_check import Checked, check_set
+from fa_detectron.engine.arguments import add_reading_arguments, apply_reading_arguments
+from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.progress import BarLoader, show_bars
+from fa_detectron.errors import UserError
+from fa_detectron.files import atomic_write
+from fa_detectron.visualization.sheet import picture_sheet
+
+_SETS = ("training", "validation")
+_SMALL_RECIPE = Path(__file__).parents[2] / "configs" / "small_data.yaml"
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m fa_detectron.check_data", description=__doc__.split("\n")[0])
+    parser.add_argument("path", metavar="PATH", help=f"the training set: {PATH_HELP}")
+    parser.add_argument("--val", metavar="PATH", help="the validation set (default: the set's own split)")
+    add_reading_arguments(parser)
+    parser.add_argument(
+        "--config-file",
+        metavar="FILE",
+        default=str(_SMALL_RECIPE),
+        help="takes the input size and the levels from this config (default: the recipe for small sets)",
+    )
+    parser.add_argument(
+        "--sheet", metavar="FILE", default="output/check_data.jpg", help="picture of samples ('' for none)"
+    )
+    parser.add_argument("--json", metavar="FILE", help="everything found, for programs")
+    parser.add_argument(
+        "--write", metavar="FOLDER", help="write what can be used, all splits, as a clean COCO set with its images"
+    )
+    parser.add_argument("--link", action="store_true", help="with --write: hard links to the images, not copies")
+    parser.add_argument(
+        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
+    )
+    return parser
+
+
+def report(checked: dict[str, Checked], size: InputSize, findings: Findings) -> str:
+    """All of it in words."""
+    lines = []
+    for name, item in checked.items():
+        statistics = item.statistics
+        crowd = f" and {statistics.crowd} crowd boxes" if statistics.crowd else ""
+        lines.append(f"{name} set {item.data.path}: {item.data.summary}, {statistics.boxes} boxes{crowd}")
+    if checked:
+        first = next(iter(checked.values()))
+        columns = {
+            name: [item.statistics.classes.get(label, (0, 0)) for label in first.data.classes]
+            for name, item in checked.items()
+        }
+        lines += ["", "Boxes (and images that have them) per class:", class_table(first.data.classes, columns)]
+        counts = [boxes for boxes, _ in columns[next(iter(columns))] if boxes]
+        if len(counts) > 1:
+            lines.append(f"The most frequent class has {max(counts) / min(counts):.1f} times the boxes of the rarest.")
+    for name, item in checked.items():
+        if item.statistics.boxes:
+            lines += ["", *_level_table(name, item.statistics, size)]
+    for kind, title in ((REFUSED, "Training refuses"), (PROBLEM, "Likely mistakes"), (NOTE, "To know")):
+        found = findings.of(kind)
+        lines += ["", f"{title}: {len(found) or 'nothing'}" if kind != NOTE or found else ""]
+        lines += [f"- {finding}" for finding in found]
+    return "\n".join(lines).rstrip()
+
+
+def _level_table(name: str, statistics: BoxStatistics, size: InputSize) -> list[str]:
+    (low, middle, high), lost = statistics.sizes, len(statistics.without_location)
+    scaled = f"short side {size.short_side}, long side at most {size.long_side}" if size.short_side else "as they are"
+    lines = [
+        f"Boxes of the {name} set against the levels, images {scaled}: sqrt(area) has the percentiles 5, 50, 95 at "
+        f"{low:.0f}, {middle:.0f}, {high:.0f} pixels.",
+        "level  stride  boxes with a location  and none on a coarser level  locations in the median box",
+    ]
+    for level in statistics.levels:
+        lines.append(
+            f"{'p' + str(level.stride.bit_length() - 1):<5}  {level.stride:6d}  "
+            f"{level.boxes:12d} {level.boxes / statistics.boxes:7.1%}  {level.coarsest:28d}  {level.median:27.0f}"
+        )
+    return [
+        *lines,
+        f"none           {lost:12d} {lost / statistics.boxes:7.1%}",
+    ]
+
+
+def as_json(checked: dict[str, Checked], findings: Findings, reader: ImageReader, status: int) -> dict[str, Any]:
+    sets = {
+        name: {
+            "path": item.data.path,
+            "images": len(item.data.images),
+            "boxes": item.statistics.boxes,
+            "crowd_boxes": item.statistics.crowd,
+            "images_without_box": item.statistics.without_box,
+            "classes": {label: {"boxes": b, "images": i} for label, (b, i) in item.statistics.classes.items()},
+            "size_percentiles_5_50_95": list(item.statistics.sizes),
+            "levels": [vars(level) for level in item.statistics.levels],
+            "boxes_without_location": len(item.statistics.without_location),
+        }
+        for name, item in checked.items()
+    }
+    found = [finding.as_json() for finding in findings.all]
+    return {"sets": sets, "pixel_range": reader.value_range, "findings": found, "exit_status": status}
+
+
+def _own_validation(path: str) -> str:
+    """The validation split that training takes beside ``path``; "" where there is none, or the set is broken."""
+    try:
+        return str(validation_split(path) or "")
+    except UserError:
+        return ""  # looking through the training set says why
+
+
+def _bar(items: list) -> Any:
+    return BarLoader(items, "reading images") if show_bars() else items
+
+
+def main() -> int:
+    args = argument_parser().parse_args()
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)  # what the readers tell of stands in the report
+    try:
+        return check_data(args)
+    finally:
+        logging.disable(before)
+
+
+def check_data(args: argparse.Namespace) -> int:
+    """Print the report of the arguments' data sets; returns the exit status, 0 or 1."""
+    if args.images and not os.path.isdir(os.path.expanduser(args.images)):
+        raise UserError(f"--images: no such folder: {args.images}")
+    if args.link and not args.write:
+        raise UserError("--link goes with --write FOLDER")
+    if args.write:
+        check_target(args.write, outside=locate(args.path)[0])
+    cfg = load_config(args.config_file, args.opts)
+    apply_reading_arguments(args, cfg)
+    cfg.DATASETS.IMAGES_ROOT = args.images or ""
+    size, reader, findings = input_size(cfg), ImageReader.from_config(cfg), Findings()
+    for path in filter(None, (args.path, args.val)):
+        locate(path)  # a wrong argument costs no time
+    val = args.val or _own_validation(args.path)
+    wanted = {"training": (args.path, "train"), **({"validation": (val, "val")} if val else {})}
+    checked: dict[str, Checked] = {}
+    for name, (path, split) in wanted.items():
+        classes = checked["training"].data.classes if name == "validation" and checked else None
+        item = check_set(path, split, cfg, findings, classes, _bar)
+        if item:
+            checked[name] = item
+    if len(checked) == 2:
+        leaked = shared_content(checked["training"].digests, checked["validation"].digests)
+        findings.problem(val, "images that the training set has, too (same pixels)", leaked)
+        files = [[image.file_name for image in item.data.images] for item in checked.values()]
+        findings.problem(val, COPIES_ON_BOTH_SIDES, shared_sources(*files))
+    files = [{checked[name].data.path: list(checked[name].digests)} if name in checked else {} for name in _SETS]
+    reader = settle_pixel_range(*files, reader, findings)
+    print(report(checked, size, findings))
+    status = 1 if findings.of(REFUSED) or findings.of(PROBLEM) else 0
+    if args.json:
+        write_json_atomically(args.json, as_json(checked, findings, reader, status))
+    if args.sheet and checked:
+        _save_sheet(args.sheet, next(iter(checked.values())), reader)
+    if args.write:
+        sources = splits_of(args.path) | ({"val": parse_source(args.val, "val")} if args.val else {})
+        lines = write_clean_copy(sources, ReadOptions.from_config(cfg), reader, args.write, args.link, _bar)
+        print("\n".join(["", *lines, f"Changes: {os.path.join(args.write, CHANGES)}"]))
+    return status
+
+
+def _save_sheet(path: str, item: Checked, reader: ImageReader) -> None:
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    unreadable = {image.file_name for image in item.data.images} - item.digests.keys()
+    if reader.value_range is None:
+        unreadable |= set(pixel_depth(list(item.digests)).deep)
+    with atomic_write(path, "wb") as stream:
+        sheet = picture_sheet(item.data, reader, unreadable)
+        sheet.save(stream, format="PNG" if path.lower().endswith(".png") else "JPEG")
+    print(f"\nSamples: {path}")

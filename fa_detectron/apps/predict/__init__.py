@@ -1,0 +1,1 @@
+"""Detect in images and videos, write pictures and COCO results."""
