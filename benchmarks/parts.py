@@ -27,8 +27,8 @@ from pathlib import Path
 from parts_data import cut_by_photograph, make_large_objects
 from parts_table import write_table
 
-from fa_detectron.data.builtin_scenes import CLASS_NAMES
-from fa_detectron.engine.config_io import load_config
+from fa_detectron.data.builtin.scenes import CLASS_NAMES
+from fa_detectron.engine.config_file import load_config
 from fa_detectron.errors import UserError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]

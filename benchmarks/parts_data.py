@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from fa_detectron.data.builtin import scene_size
-from fa_detectron.data.builtin_scenes import render_scene
+from fa_detectron.data.builtin.dataset import scene_size
+from fa_detectron.data.builtin.scenes import render_scene
 from fa_detectron.errors import UserError
 
 _LARGE = {"train": (3, 150), "val": (4, 150)}  # split: (seed, number of images)

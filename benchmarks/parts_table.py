@@ -10,7 +10,7 @@ import numpy as np
 from average_precision import Matches, resample
 from parts_data import source_photograph
 
-from fa_detectron.data.builtin import ensure_builtin_dataset
+from fa_detectron.data.builtin.dataset import ensure_builtin_dataset
 from fa_detectron.data.registration import VAL_NAME
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write

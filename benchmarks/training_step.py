@@ -19,7 +19,7 @@ from detectron2.structures import Boxes, Instances
 from eager_loss import eager_loss
 from torch import Tensor, nn
 
-from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.config_file import load_config
 from fa_detectron.engine.solver import build_optimizer
 from fa_detectron.layers import DeformBlock
 from fa_detectron.modeling.meta_arch import FeatureAlign

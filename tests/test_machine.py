@@ -66,10 +66,10 @@ def test_training_and_prediction_work_elsewhere(tmp_path):
 
 
 def test_the_built_in_set_is_made_elsewhere(tmp_path):
-    from fa_detectron.data import builtin
+    from fa_detectron.data.builtin import dataset as builtin
 
-    code = "from fa_detectron.data import builtin; builtin.SPLITS = {'train': (1, 2), 'val': (2, 1)}; "
-    (tmp_path / "make.py").write_text(code + f"print(builtin.ensure_builtin_dataset({str(tmp_path)!r}))")
+    code = "from fa_detectron.data.builtin import dataset; dataset.SPLITS = {'train': (1, 2), 'val': (2, 1)}; "
+    (tmp_path / "make.py").write_text(code + f"print(dataset.ensure_builtin_dataset({str(tmp_path)!r}))")
     done = elsewhere(tmp_path, tmp_path / "make.py")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "fa_shapes" / f"v{builtin.VERSION}" / "train.json").is_file()

@@ -12,23 +12,23 @@ from pathlib import Path
 from typing import Any
 
 from fa_detectron.data.atomic import write_json_atomically
-from fa_detectron.data.box_statistics import (
+from fa_detectron.data.checks.run_data import class_table
+from fa_detectron.data.checks.statistics import (
     BoxStatistics,
     InputSize,
     input_size,
 )
+from fa_detectron.data.checks.whole_set import Checked, check_set
 from fa_detectron.data.clean_copy import CHANGES, check_target, write_clean_copy
 from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
-from fa_detectron.data.detection import PATH_HELP, locate, parse_source, splits_of, validation_split
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
-from fa_detectron.data.image_scan import shared_content
-from fa_detectron.data.pixel_range import pixel_depth, settle_pixel_range
-from fa_detectron.data.pixels import ImageReader
-from fa_detectron.data.preparation import class_table
+from fa_detectron.data.images.pixel_range import pixel_depth, settle_pixel_range
+from fa_detectron.data.images.pixels import ImageReader
+from fa_detectron.data.images.scan import shared_content
 from fa_detectron.data.records import ReadOptions
-from fa_detectron.data.set_check import Checked, check_set
+from fa_detectron.data.sources.find import PATH_HELP, locate, parse_source, splits_of, validation_split
 from fa_detectron.engine.arguments import add_reading_arguments, apply_reading_arguments
-from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.config_file import load_config
 from fa_detectron.engine.progress import BarLoader, show_bars
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write

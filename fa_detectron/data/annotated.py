@@ -5,7 +5,7 @@ import tempfile
 from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog
 
-from fa_detectron.data.preparation import check_data
+from fa_detectron.data.checks.run_data import check_data
 from fa_detectron.data.registration import register_from_config, resolve_data_arguments
 from fa_detectron.errors import UserError
 

@@ -6,19 +6,18 @@ import tempfile
 from collections.abc import Callable, Iterable
 from itertools import chain, count
 
+from fa_detectron.data.atomic import write_json_atomically
+from fa_detectron.data.checks.boxes import TINY, clean_boxes, size_problem
+from fa_detectron.data.checks.statistics import repeated_boxes
+from fa_detectron.data.conversion import category_ids, to_coco_json
+from fa_detectron.data.findings import Findings
+from fa_detectron.data.images.pixels import ImageReader
+from fa_detectron.data.images.scan import scan_images
+from fa_detectron.data.readers import read_annotated_set
+from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.sources.source import Source
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
-
-from .atomic import write_json_atomically
-from .box_statistics import repeated_boxes
-from .checks import TINY, clean_boxes, size_problem
-from .conversion import category_ids, to_coco_json
-from .findings import Findings
-from .image_scan import scan_images
-from .paths import Source
-from .pixels import ImageReader
-from .readers import read_annotated_set
-from .records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 
 ANNOTATIONS, CHANGES = "_annotations.coco.json", "changes.txt"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from detectron2.structures import BoxMode
 
-from .records import AnnotatedSet
+from fa_detectron.data.records import AnnotatedSet
 
 
 def to_dataset_dicts(data: AnnotatedSet, class_names: Sequence[str]) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from .image_scan import Digests
-from .records import AnnotatedSet
+from fa_detectron.data.images.scan import Digests
+from fa_detectron.data.records import AnnotatedSet
 
 # Roboflow names the copies that it makes of photo.jpg (augmented ones, too) "photo_jpg.rf.<32 hex digits>.jpg".
 _ROBOFLOW = re.compile(r"^(.+)\.rf\.[0-9A-Za-z]{8,}$")

@@ -6,12 +6,11 @@ import random
 from collections import Counter
 from collections.abc import Sequence
 
+from fa_detectron.data.copies import groups_of_copies
+from fa_detectron.data.findings import Findings
+from fa_detectron.data.images.scan import Digests
+from fa_detectron.data.records import AnnotatedSet, ImageRecord
 from fa_detectron.errors import UserError
-
-from .copies import groups_of_copies
-from .findings import Findings
-from .image_scan import Digests
-from .records import AnnotatedSet, ImageRecord
 
 logger = logging.getLogger(__name__)
 

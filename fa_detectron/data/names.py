@@ -5,7 +5,7 @@ import re
 
 from detectron2.config import CfgNode
 
-from .registration import TRAIN_NAME, VAL_NAME
+from fa_detectron.data.registration import TRAIN_NAME, VAL_NAME
 
 HELD_OUT = " (held out)"
 

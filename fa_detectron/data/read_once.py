@@ -2,10 +2,10 @@
 
 import pickle
 
-from .detection import parse_source
-from .findings import Finding, Findings
-from .readers import read_annotated_set
-from .records import AnnotatedSet, ReadOptions
+from fa_detectron.data.findings import Finding, Findings
+from fa_detectron.data.readers import read_annotated_set
+from fa_detectron.data.records import AnnotatedSet, ReadOptions
+from fa_detectron.data.sources.find import parse_source
 
 _parsed: dict[tuple[str, str, ReadOptions], tuple[bytes, list[Finding]]] = {}
 

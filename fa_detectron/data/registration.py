@@ -14,21 +14,20 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
+from fa_detectron.data.atomic import write_json_atomically
+from fa_detectron.data.checks.boxes import BAD_BOXES, check_classes, clean_boxes
+from fa_detectron.data.checks.classes import check_kept_classes, select_classes
+from fa_detectron.data.checks.labels import check_labels
+from fa_detectron.data.conversion import category_ids, to_coco_json, to_dataset_dicts
+from fa_detectron.data.findings import NOTE, Findings
+from fa_detectron.data.hold_out import hold_out, keep_part
+from fa_detectron.data.images.pixels import ImageReader
+from fa_detectron.data.images.scan import scan_images
+from fa_detectron.data.read_once import forget_sets, read_once
+from fa_detectron.data.records import AnnotatedSet, ReadOptions
+from fa_detectron.data.sources.find import parse_source, validation_split
+from fa_detectron.data.values import class_name
 from fa_detectron.errors import UserError
-
-from .atomic import write_json_atomically
-from .checks import BAD_BOXES, check_classes, clean_boxes
-from .class_checks import check_labels
-from .class_selection import check_kept_classes, select_classes
-from .conversion import category_ids, to_coco_json, to_dataset_dicts
-from .detection import parse_source, validation_split
-from .findings import NOTE, Findings
-from .hold_out import hold_out, keep_part
-from .image_scan import scan_images
-from .pixels import ImageReader
-from .read_once import forget_sets, read_once
-from .records import AnnotatedSet, ReadOptions
-from .values import class_name
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
 
     Args:
         cfg: a config with fa_detectron's keys, not frozen.
-        train, val: --train and --val, paths as of :func:`fa_detectron.data.detection.parse_source` (default split:
+        train, val: --train and --val, paths as of :func:`fa_detectron.data.sources.find.parse_source` (default split:
             train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are.
             ``train`` alone takes the validation split that the set has, if it has one; else the run has no validation
             set, until :func:`hold_out_validation` cuts one.

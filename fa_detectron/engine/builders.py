@@ -13,11 +13,11 @@ from detectron2.modeling import build_model
 from torch import nn
 
 import fa_detectron.modeling  # noqa: F401  registers the meta-architecture and the backbones
-from fa_detectron.data.stream import build_train_loader
-from fa_detectron.engine.evaluation import build_evaluator
-from fa_detectron.engine.mapper import DetectionMapper
+from fa_detectron.data.training.mapper import DetectionMapper
+from fa_detectron.data.training.stream import build_train_loader
+from fa_detectron.engine.evaluators import build_evaluator
 from fa_detectron.engine.progress import BarLoader, show_bars
-from fa_detectron.engine.resources import explained_worker_errors
+from fa_detectron.engine.run.resources import explained_worker_errors
 from fa_detectron.engine.solver import build_optimizer
 from fa_detectron.errors import UserError
 from fa_detectron.modeling.test_time_augmentation import DenseTTA

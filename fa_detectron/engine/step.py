@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import get_total_norm
 from torch.optim.swa_utils import AveragedModel
 
-from fa_detectron.data.stream import STEPS, seed_generators
+from fa_detectron.data.training.stream import STEPS, seed_generators
+from fa_detectron.engine.run.signals import StopSignals
 from fa_detectron.engine.shares import BatchShares
-from fa_detectron.engine.stop import StopSignals
 from fa_detectron.errors import SharedError
 
 _logger = logging.getLogger(__name__)

@@ -19,17 +19,17 @@ from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.engine.builders import Builders
 from fa_detectron.engine.checkpoints import Checkpoints
 from fa_detectron.engine.hooks import BestCheckpoint, Evaluation, PreciseBN
-from fa_detectron.engine.origin import report_changes, starting_weights
 from fa_detectron.engine.pace import ExpectedTime, fit_to_minutes
 from fa_detectron.engine.progress import ProgressBar, show_bars
-from fa_detectron.engine.report import final_report
-from fa_detectron.engine.resources import check_data_workers, explained_worker_errors, room_problem
-from fa_detectron.engine.run_folder import open_run_folder, raise_together, set_final_aside, trim_metrics
-from fa_detectron.engine.run_lock import RunLock
+from fa_detectron.engine.results import final_report
+from fa_detectron.engine.resume import report_changes, starting_weights
+from fa_detectron.engine.run.folder import open_run_folder, raise_together, set_final_aside, trim_metrics
+from fa_detectron.engine.run.lock import RunLock
+from fa_detectron.engine.run.resources import check_data_workers, explained_worker_errors, room_problem
+from fa_detectron.engine.run.signals import Stopped, StopSignals
 from fa_detectron.engine.shares import what_differs
 from fa_detectron.engine.solver import autocast_dtype, build_average, use_settings
 from fa_detectron.engine.step import StepTrainer
-from fa_detectron.engine.stop import Stopped, StopSignals
 from fa_detectron.errors import SharedError
 from fa_detectron.visualization.batches import save_train_batches
 

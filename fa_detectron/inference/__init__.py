@@ -1,6 +1,6 @@
 """Use a trained run: load its folder, detect in images and videos, write pictures and COCO results."""
 
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.errors import UnreadableImage
 
 from .predictor import Predictor

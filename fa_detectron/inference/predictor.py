@@ -10,7 +10,7 @@ import torch
 from detectron2.config import CfgNode
 from detectron2.structures import Instances
 
-from fa_detectron.data.pixels import ImageLike, ImageReader, check_colour
+from fa_detectron.data.images.pixels import ImageLike, ImageReader, check_colour
 from fa_detectron.errors import UserError
 from fa_detectron.inference.run import Run, load_run
 from fa_detectron.modeling.test_time_augmentation import DenseTTA, resize_shortest_edge

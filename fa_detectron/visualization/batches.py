@@ -28,7 +28,7 @@ def save_train_batches(cfg: CfgNode, loader: DataLoader) -> None:
 
     Args:
         cfg: of the run.
-        loader: of :func:`fa_detectron.data.stream.build_train_loader`.
+        loader: of :func:`fa_detectron.data.training.stream.build_train_loader`.
     """
     count, path = cfg.INPUT.SAMPLE_PICTURES, os.path.join(cfg.OUTPUT_DIR, "train_batches.jpg")
     if count <= 0:

@@ -8,7 +8,7 @@ import numpy as np
 from detectron2.structures import BoxMode, Instances
 from PIL import Image, ImageDraw, ImageFont
 
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.files import atomic_write
 
 from .drawing import class_colour, draw_boxes

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
 
 from .samples import captioned
@@ -22,7 +22,7 @@ def picture_sheet(
     """Draw evenly spread images of a checked set with their boxes; those with boxes come first.
 
     Args:
-        data: boxes as :func:`fa_detectron.data.checks.clean_boxes` leaves them.
+        data: boxes as :func:`fa_detectron.data.checks.boxes.clean_boxes` leaves them.
         reader: reads the images as a detector sees them.
         unreadable: files to leave out.
         count: pictures, at most.

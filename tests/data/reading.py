@@ -1,10 +1,10 @@
 """Reading and checking a set as training does."""
 
-from fa_detectron.data.checks import clean_boxes
-from fa_detectron.data.detection import parse_source
+from fa_detectron.data.checks.boxes import clean_boxes
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
+from fa_detectron.data.sources.find import parse_source
 
 
 def read(text: str, split: str = "train", images_root: str = "", findings: Findings | None = None, **options):

@@ -6,10 +6,10 @@ from detectron2.config import CfgNode
 from detectron2.structures import BoxMode
 from PIL import Image
 
-from fa_detectron.data.augmentation import ScaleJitter, mosaic, train_augmentations, visible_shares
-from fa_detectron.data.stream import NumberedSamples
+from fa_detectron.data.training.augmentation import ScaleJitter, mosaic, train_augmentations, visible_shares
+from fa_detectron.data.training.mapper import DetectionMapper
+from fa_detectron.data.training.stream import NumberedSamples
 from fa_detectron.engine import load_config
-from fa_detectron.engine.mapper import DetectionMapper
 from fa_detectron.errors import UserError
 from tests.engine.tiny import BASE
 

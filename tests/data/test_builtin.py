@@ -13,7 +13,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from fa_detectron.data import builtin
+from fa_detectron.data.builtin import dataset as builtin
 from fa_detectron.errors import UserError
 
 

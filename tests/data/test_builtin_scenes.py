@@ -4,9 +4,9 @@ import hashlib
 
 import numpy as np
 
-from fa_detectron.data import builtin_scenes
-from fa_detectron.data.builtin import SPLITS, VERSION, scene_size
-from fa_detectron.data.builtin_scenes import CLASS_NAMES, MIN_PIXELS, render_scene
+from fa_detectron.data.builtin import scenes as builtin_scenes
+from fa_detectron.data.builtin.dataset import SPLITS, VERSION, scene_size
+from fa_detectron.data.builtin.scenes import CLASS_NAMES, MIN_PIXELS, render_scene
 
 # A change of the generator changes the hash: raise VERSION, so that everybody's copy is made anew.
 HASHES = {2: "bf0ae20810632e3a"}

@@ -12,7 +12,7 @@ from PIL import Image
 pytest.importorskip("detectron2")
 
 from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
-from fa_detectron.data.box_statistics import InputSize, locations_inside
+from fa_detectron.data.checks.statistics import InputSize, locations_inside
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 

@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fa_detectron.data import checks
-from fa_detectron.data.checks import box_problem, check_classes, check_image_files, check_images_exist, clean_boxes
+from fa_detectron.data.checks import boxes as checks
+from fa_detectron.data.checks.boxes import (
+    box_problem,
+    check_classes,
+    check_image_files,
+    check_images_exist,
+    clean_boxes,
+)
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.image_file import ImageHeader
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.images.file import ImageHeader
+from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.errors import UserError
 from tests.data.reading import clean, read
 

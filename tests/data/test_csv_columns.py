@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.data.detection import parse_source, splits_of, validation_split
 from fa_detectron.data.findings import NOTE, Findings
-from fa_detectron.data.paths import NoSuchSplit
+from fa_detectron.data.sources.find import parse_source, splits_of, validation_split
+from fa_detectron.data.sources.source import NoSuchSplit
 from fa_detectron.errors import UserError
 from tests.data.exports import boxes, image, write
 from tests.data.reading import clean, read

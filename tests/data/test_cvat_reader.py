@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("detectron2")
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import NoSuchSplit
+from fa_detectron.data.sources.source import NoSuchSplit
 from fa_detectron.errors import UserError
 from tests.data.exports import boxes, cvat_xml, image, write
 from tests.data.reading import read

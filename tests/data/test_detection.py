@@ -7,10 +7,10 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.data.detection import parse_source, splits_of
-from fa_detectron.data.formats import FORMATS
-from fa_detectron.data.paths import NoSuchSplit
 from fa_detectron.data.readers import _READERS
+from fa_detectron.data.sources.find import parse_source, splits_of
+from fa_detectron.data.sources.formats import FORMATS
+from fa_detectron.data.sources.source import NoSuchSplit
 from fa_detectron.errors import UserError
 from tests.data.exports import boxes, cvat_xml, image, label_studio_task, labelme_file, write
 from tests.data.reading import read
@@ -170,7 +170,7 @@ def test_voc_files_with_a_polygon_beside_the_box(tmp_path):
 def test_many_files_are_told_by_a_few(tmp_path, monkeypatch):
     for number in range(60):
         write(tmp_path / f"{number}.json", labelme_file(f"{number}.png"))
-    from fa_detectron.data import annotation_files
+    from fa_detectron.data.sources import folders as annotation_files
 
     looked = []
     monkeypatch.setattr(

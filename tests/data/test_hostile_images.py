@@ -14,11 +14,11 @@ pytest.importorskip("detectron2")
 
 from detectron2.data.detection_utils import read_image as read_in_training
 
-from fa_detectron.data.checks import check_image_files
+from fa_detectron.data.checks.boxes import check_image_files
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.image_file import read_header
-from fa_detectron.data.image_scan import scan_images
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.images.file import read_header
+from fa_detectron.data.images.pixels import ImageReader
+from fa_detectron.data.images.scan import scan_images
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
 from fa_detectron.errors import UserError
 from fa_detectron.inference import UnreadableImage
@@ -72,7 +72,7 @@ def test_refused_in_words(tmp_path, kind):
 
 def test_ghostscript_is_not_started(tmp_path, monkeypatch):
     """Pillow would: it looks at the content, not at the name. Detectron2 opens images by Pillow's means."""
-    import fa_detectron.engine.mapper  # noqa: F401  what a training run imports
+    import fa_detectron.data.training.mapper  # noqa: F401  what a training run imports
 
     ran = tmp_path / "ran"
     (tmp_path / "bin").mkdir()
@@ -119,8 +119,8 @@ def test_odd_exif_is_read_as_in_training(tmp_path, kind):
 
 
 def test_a_bomb_that_comes_after_the_checks_is_named(tmp_path, coco):
+    from fa_detectron.data.training.mapper import DetectionMapper
     from fa_detectron.engine import load_config
-    from fa_detectron.engine.mapper import DetectionMapper
     from tests.engine.tiny import BASE
 
     data = coco()

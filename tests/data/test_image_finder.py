@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fa_detectron.data.findings import NOTE, REFUSED, Findings
-from fa_detectron.data.image_finder import ImageFinder
+from fa_detectron.data.images.finder import ImageFinder
 from fa_detectron.errors import UserError
 from tests.data.reading import read
 

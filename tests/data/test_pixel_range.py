@@ -14,9 +14,9 @@ pytest.importorskip("detectron2")
 from detectron2.data import DatasetCatalog
 
 from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
-from fa_detectron.data.builtin_scenes import render_scene
-from fa_detectron.data.pixel_range import measure_range
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.builtin.scenes import render_scene
+from fa_detectron.data.images.pixel_range import measure_range
+from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 from tests.data.image_files import deep_copy, png16, tiff

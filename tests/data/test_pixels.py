@@ -15,10 +15,10 @@ from detectron2.data.detection_utils import read_image as detectron2_read_image
 from detectron2.utils import logger as detectron2_logger
 
 from fa_detectron import add_feature_align_config
-from fa_detectron.data import pixels
-from fa_detectron.data.image_file import read_header
-from fa_detectron.data.pixels import ImageReader, scale_values
-from fa_detectron.engine.mapper import DetectionMapper
+from fa_detectron.data.images import pixels
+from fa_detectron.data.images.file import read_header
+from fa_detectron.data.images.pixels import ImageReader, scale_values
+from fa_detectron.data.training.mapper import DetectionMapper
 from fa_detectron.errors import UnreadableImage, UserError
 from tests.data.image_files import png16, tiff
 

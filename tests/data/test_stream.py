@@ -11,7 +11,7 @@ pytest.importorskip("detectron2")
 
 from detectron2.data.samplers import TrainingSampler
 
-from fa_detectron.data.stream import BatchStream, NumberedSamples, seed_generators
+from fa_detectron.data.training.stream import BatchStream, NumberedSamples, seed_generators
 
 GROUPS = [0, 1, 1, 0, 1, 1, 1]
 

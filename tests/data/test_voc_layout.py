@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fa_detectron.data.detection import validation_split
+from fa_detectron.data.sources.find import validation_split
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 from tests.data.reading import read

@@ -14,7 +14,7 @@ import sys
 sys.modules["defusedxml"] = None  # not installed
 from fa_detectron.data.findings import Findings
 from fa_detectron.errors import UserError
-from fa_detectron.data.detection import parse_source
+from fa_detectron.data.sources.find import parse_source
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import ReadOptions
 try:

@@ -4,8 +4,8 @@ import shutil
 
 import pytest
 
-from fa_detectron.data.detection import parse_source
 from fa_detectron.data.findings import Findings
+from fa_detectron.data.sources.find import parse_source
 from fa_detectron.errors import UserError
 from tests.data.reading import read
 from tests.data.test_yolo_places import BOX, GOOD, boxes, describe, notes, save

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fa_detectron.data.detection import parse_source, validation_split
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.splits import split_names
+from fa_detectron.data.sources.find import parse_source, validation_split
+from fa_detectron.data.sources.splits import split_names
 from fa_detectron.errors import UserError
 from tests.data.reading import read
 

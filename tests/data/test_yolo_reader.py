@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fa_detectron.data.detection import parse_source
-from fa_detectron.data.readers.yolo_labels import label_files
+from fa_detectron.data.readers.yolo.labels import label_files
+from fa_detectron.data.sources.find import parse_source
 from fa_detectron.errors import UserError
 from tests.data.reading import read
 

@@ -11,9 +11,9 @@ from detectron2.config import get_cfg
 from detectron2.utils.events import EventStorage
 
 from fa_detectron import add_feature_align_config
+from fa_detectron.engine.run.signals import StopSignals
 from fa_detectron.engine.solver import build_average
 from fa_detectron.engine.step import StepTrainer
-from fa_detectron.engine.stop import StopSignals
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 from tests.engine.test_nonfinite import Toy

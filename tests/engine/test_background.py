@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.data.stream import build_train_loader
+from fa_detectron.data.training.stream import build_train_loader
 from fa_detectron.engine import Trainer, argument_parser, launch, setup
 from tests.engine.conftest import run
 from tests.engine.processes import START, free_port

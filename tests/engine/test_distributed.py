@@ -17,8 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fa_detectron import add_feature_align_config
 from fa_detectron.engine import Trainer, argument_parser, evaluate, launch, setup
+from fa_detectron.engine.run.signals import StopSignals
 from fa_detectron.engine.step import StepTrainer
-from fa_detectron.engine.stop import StopSignals
 from fa_detectron.modeling import FeatureAlign
 from tests.engine.processes import START, free_port
 from tests.engine.tiny import make_config, make_set

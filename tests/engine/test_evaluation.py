@@ -10,10 +10,11 @@ from detectron2.data.datasets import register_coco_instances, register_pascal_vo
 from detectron2.evaluation import PascalVOCDetectionEvaluator
 from detectron2.structures import Boxes, Instances
 
-from fa_detectron.data.pixels import ImageReader
-from fa_detectron.engine import evaluation, load_config
-from fa_detectron.engine.evaluation import CategoryCOCOEvaluator, CategoryVOCEvaluator, build_evaluator
-from fa_detectron.engine.mapper import DetectionMapper
+from fa_detectron.data.images.pixels import ImageReader
+from fa_detectron.data.training.mapper import DetectionMapper
+from fa_detectron.engine import evaluators as evaluation
+from fa_detectron.engine import load_config
+from fa_detectron.engine.evaluators import CategoryCOCOEvaluator, CategoryVOCEvaluator, build_evaluator
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 from tests.engine.oracle import instances_of

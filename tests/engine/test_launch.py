@@ -22,7 +22,7 @@ from fa_detectron.errors import UserError
 from tests.engine.processes import START, free_port
 from tests.engine.tiny import TRAIN_NET
 
-launching = importlib.import_module("fa_detectron.engine.launch")  # the package has the function by that name
+launching = importlib.import_module("fa_detectron.engine.run.processes")  # the package has the function by that name
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 LONG = ("SOLVER.MAX_ITER", 100_000, "SOLVER.CHECKPOINT_PERIOD", 5, "TEST.EVAL_PERIOD", 0)

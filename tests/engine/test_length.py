@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("detectron2")
 
 from fa_detectron.engine import argument_parser, load_config, pace, setup
-from fa_detectron.engine.config_io import given_keys
+from fa_detectron.engine.config_file import given_keys
 from fa_detectron.engine.schedule import settle_schedule
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run

@@ -11,9 +11,9 @@ pytest.importorskip("detectron2")
 from detectron2.config import get_cfg
 
 from fa_detectron import add_feature_align_config
+from fa_detectron.engine.run.signals import StopSignals
 from fa_detectron.engine.solver import autocast_dtype
 from fa_detectron.engine.step import StepTrainer
-from fa_detectron.engine.stop import StopSignals
 from fa_detectron.errors import UserError
 from fa_detectron.layers import DeformBlock
 from fa_detectron.modeling import FeatureAlign

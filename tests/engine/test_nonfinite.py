@@ -14,8 +14,8 @@ from detectron2.utils.events import EventStorage
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from fa_detectron.engine.run.signals import StopSignals
 from fa_detectron.engine.step import StepTrainer
-from fa_detectron.engine.stop import StopSignals
 from fa_detectron.errors import UserError
 from fa_detectron.modeling import FeatureAlign
 from tests.engine.conftest import run

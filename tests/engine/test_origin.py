@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("detectron2")
 
 from fa_detectron.engine import load_config
-from fa_detectron.engine.origin import starting_weights
+from fa_detectron.engine.resume import starting_weights
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 from tests.engine.tiny import BASE, last_state, make_set

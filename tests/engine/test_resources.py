@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import resources
+from fa_detectron.engine.run import resources
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 

@@ -248,7 +248,7 @@ def test_a_lost_terminal_ends_the_command_with_a_checkpoint(mixed, tmp_path, pro
 
 
 def test_under_nohup_a_lost_terminal_changes_nothing(monkeypatch):
-    from fa_detectron.engine.stop import StopSignals
+    from fa_detectron.engine.run.signals import StopSignals
 
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

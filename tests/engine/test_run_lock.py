@@ -15,15 +15,15 @@ from filelock import FileLock
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import run_lock
-from fa_detectron.engine.run_lock import RunLock
+from fa_detectron.engine.run import lock as run_lock
+from fa_detectron.engine.run.lock import RunLock
 from fa_detectron.errors import UserError
 from tests.engine.conftest import run
 from tests.engine.tiny import TRAIN_NET
 
 HOLD = """
 import sys, time, torch
-from fa_detectron.engine.run_lock import RunLock
+from fa_detectron.engine.run.lock import RunLock
 lock = RunLock(sys.argv[1])
 assert lock.acquire() == ""
 if len(sys.argv) > 2:  # a data worker that lives on

@@ -5,7 +5,7 @@ import pytest
 pytest.importorskip("detectron2")
 
 from fa_detectron.engine import argument_parser, load_config, setup
-from fa_detectron.engine.config_io import given_keys
+from fa_detectron.engine.config_file import given_keys
 from fa_detectron.engine.schedule import scale_to_workers, settle_schedule
 from tests.engine.conftest import run
 from tests.engine.tiny import BASE, make_set

@@ -7,8 +7,8 @@ pytest.importorskip("detectron2")
 
 from detectron2.utils.events import EventStorage
 
+from fa_detectron.engine.run.signals import StopSignals
 from fa_detectron.engine.step import StepTrainer
-from fa_detectron.engine.stop import StopSignals
 from tests.engine.test_distributed import BOXES, build_batch, build_model
 
 

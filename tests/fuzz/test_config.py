@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 pytest.importorskip("detectron2")
 
 from fa_detectron.engine import load_config
-from fa_detectron.engine.config_io import _leaf_keys
+from fa_detectron.engine.config_file import _leaf_keys
 from fa_detectron.errors import UserError
 from fa_detectron.modeling.config import check_options
 from tests.engine.tiny import BASE

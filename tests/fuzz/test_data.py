@@ -14,15 +14,15 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.data.box_statistics import InputSize, box_statistics, repeated_boxes
-from fa_detectron.data.checks import check_classes, clean_boxes
+from fa_detectron.data.checks.boxes import check_classes, clean_boxes
+from fa_detectron.data.checks.statistics import InputSize, box_statistics, repeated_boxes
 from fa_detectron.data.conversion import to_coco_json, to_dataset_dicts
-from fa_detectron.data.detection import parse_source
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.image_scan import same_content, scan_images
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.images.pixels import ImageReader
+from fa_detectron.data.images.scan import same_content, scan_images
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import ReadOptions
+from fa_detectron.data.sources.find import parse_source
 from fa_detectron.errors import UserError
 from tests.data.exports import cvat_xml, label_studio_region, label_studio_task, labelme_file
 from tests.fuzz.cases import NASTY_TEXTS, example, fuzz, mutate_bytes, mutate_json, nasty

@@ -8,7 +8,7 @@ from detectron2.config import CfgNode
 from detectron2.modeling import build_model
 from detectron2.modeling.backbone.resnet import BottleneckBlock
 
-from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.config_file import load_config
 from fa_detectron.modeling.backbone import TimmBackbone
 
 CONFIGS = Path(__file__).parents[2] / "configs"

@@ -11,7 +11,7 @@ from detectron2.modeling import build_model
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.eager_loss import eager_loss
-from fa_detectron.engine.config_io import load_config
+from fa_detectron.engine.config_file import load_config
 from fa_detectron.ops import native, reference
 from tests.modeling.test_configs import CONFIGS, leaves
 from tests.modeling.test_meta_arch import make_input

@@ -10,7 +10,7 @@ import torch
 from detectron2.data import Metadata
 from detectron2.structures import Boxes, BoxMode, Instances
 
-from fa_detectron.data.pixels import ImageReader
+from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.visualization import class_colour, draw_boxes, save_detection_samples
 from fa_detectron.visualization.drawing import _label_place
 

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from fa_detectron.data.class_selection import select_classes
+from fa_detectron.data.checks.classes import select_classes
 from fa_detectron.data.conversion import category_ids
-from fa_detectron.data.detection import parse_source
 from fa_detectron.data.findings import Findings, listing
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import ReadOptions
+from fa_detectron.data.sources.find import parse_source
 from fa_detectron.errors import UserError
 from fa_detectron.inference.run import Run
 

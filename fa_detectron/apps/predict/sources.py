@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fa_detectron.data.pixels import ImageReader
-from fa_detectron.data.splits import is_image
+from fa_detectron.data.images.pixels import ImageReader
+from fa_detectron.data.sources.splits import is_image
 from fa_detectron.errors import UnreadableImage, UserError
 from fa_detectron.opencv import import_cv2
 

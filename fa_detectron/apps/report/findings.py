@@ -15,10 +15,10 @@ from detectron2.evaluation import DatasetEvaluator, DatasetEvaluators
 from detectron2.structures import BoxMode, Instances
 
 from fa_detectron.data import evaluation_config
+from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.data.names import set_name
-from fa_detectron.data.pixels import ImageReader
 from fa_detectron.engine import Trainer
-from fa_detectron.engine.evaluation import build_evaluator
+from fa_detectron.engine.evaluators import build_evaluator
 from fa_detectron.inference import Run
 
 from .matching import Matched, Outcome, ThresholdCurve, Truth, confusion_matrix, match, outcome, threshold_curve

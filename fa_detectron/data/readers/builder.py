@@ -5,17 +5,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fa_detectron.data.checks import MOST_PIXELS, report_images
+from fa_detectron.data.checks.boxes import MOST_PIXELS, report_images
 from fa_detectron.data.findings import NOTE, Findings
-from fa_detectron.data.image_finder import ImageFinder
-from fa_detectron.data.image_list import size_from_file
-from fa_detectron.data.paths import Source, encodable, links_outside
+from fa_detectron.data.images.finder import ImageFinder
+from fa_detectron.data.readers.image_list import size_from_file
+from fa_detectron.data.readers.shapes import Box
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
-from fa_detectron.data.splits import is_image
+from fa_detectron.data.sources.source import Source, encodable, links_outside
+from fa_detectron.data.sources.splits import is_image
 from fa_detectron.data.values import class_name, flag, number, short
 from fa_detectron.errors import UserError
-
-from .shapes import Box
 
 _ANNOTATION_FOLDERS = ("annotations", "annotation", "labels", "json", "xml", "csv")
 

@@ -9,18 +9,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from fa_detectron.data.checks import MOST_PIXELS
+from fa_detectron.data.checks.boxes import MOST_PIXELS
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.image_finder import ImageFinder
-from fa_detectron.data.image_list import size_from_file
-from fa_detectron.data.paths import Source, encodable
+from fa_detectron.data.images.finder import ImageFinder
+from fa_detectron.data.readers.coco_categories import Categories, read_categories
+from fa_detectron.data.readers.image_list import size_from_file
+from fa_detectron.data.readers.json_file import read_json
+from fa_detectron.data.readers.segmentation import overlap, polygon_bounds, segmentation_bounds
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
-from fa_detectron.data.segmentation import overlap, polygon_bounds, segmentation_bounds
+from fa_detectron.data.sources.source import Source, encodable
 from fa_detectron.data.values import flag, identity, number, short
 from fa_detectron.errors import UserError
-
-from .coco_categories import Categories, read_categories
-from .json_file import read_json
 
 _NUMBERS = {int, float}
 LEAST_OVERLAP = 0.1  # IoU of a box and the box around its polygons, below which they hardly mean one object

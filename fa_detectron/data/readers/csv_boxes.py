@@ -8,7 +8,10 @@ called split, set or subset names the splits.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fa_detectron.data.csv_columns import (
+from fa_detectron.data.checks.fractions import like_fractions
+from fa_detectron.data.findings import Findings
+from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.csv_columns import (
     CORNERS,
     crowd_columns,
     csv_splits,
@@ -17,14 +20,10 @@ from fa_detectron.data.csv_columns import (
     ignored_columns,
     points_of,
 )
-from fa_detectron.data.findings import Findings
-from fa_detectron.data.fractions import like_fractions
-from fa_detectron.data.paths import NoSuchSplit, Source
+from fa_detectron.data.readers.shapes import Box, hull, numbers
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
-from fa_detectron.data.splits import is_name_of
-
-from .builder import SetBuilder
-from .shapes import Box, hull, numbers
+from fa_detectron.data.sources.source import NoSuchSplit, Source
+from fa_detectron.data.sources.splits import is_name_of
 
 
 def read_csv(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:

@@ -14,15 +14,14 @@ from typing import Any
 from xml.etree.ElementTree import Element
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import NoSuchSplit, Source, encodable, is_inside
+from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.shapes import Box, ellipse, hull, rectangle, rotated
+from fa_detectron.data.readers.xml import parse_xml
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
-from fa_detectron.data.splits import split_names
+from fa_detectron.data.sources.source import NoSuchSplit, Source, encodable, is_inside
+from fa_detectron.data.sources.splits import split_names
 from fa_detectron.data.values import flag, number
-from fa_detectron.data.xml_files import parse_xml
 from fa_detectron.errors import UserError
-
-from .builder import SetBuilder
-from .shapes import Box, ellipse, hull, rectangle, rotated
 
 _NO_AREA = ("points", "polyline", "cuboid", "skeleton")
 _AREAS = ("box", "polygon", "ellipse", "mask")

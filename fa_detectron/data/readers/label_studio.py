@@ -11,14 +11,13 @@ import re
 from typing import Any
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import Source
+from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.json_file import objects, read_json
+from fa_detectron.data.readers.shapes import Box, ellipse, hull, numbers, rotated
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
-from fa_detectron.data.splits import is_image
+from fa_detectron.data.sources.source import Source
+from fa_detectron.data.sources.splits import is_image
 from fa_detectron.data.values import flag, number, short
-
-from .builder import SetBuilder
-from .json_file import objects, read_json
-from .shapes import Box, ellipse, hull, numbers, rotated
 
 _SHAPES = ("rectangle", "ellipse", "polygon")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-(?=.)")  # what Label Studio puts before the name of an uploaded file

@@ -9,15 +9,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import Source, links_outside
+from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.json_file import objects, read_json
+from fa_detectron.data.readers.shapes import Box, ellipse, hull
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
-from fa_detectron.data.splits import IMAGE_SUFFIXES
+from fa_detectron.data.sources.source import Source, links_outside
+from fa_detectron.data.sources.splits import IMAGE_SUFFIXES
 from fa_detectron.data.values import class_name
 from fa_detectron.errors import UserError
-
-from .builder import SetBuilder
-from .json_file import objects, read_json
-from .shapes import Box, ellipse, hull
 
 _AREAS = ("rectangle", "polygon", "rotation", "quadrilateral")  # the last two are X-AnyLabeling's
 _NO_AREA = ("point", "points", "line", "linestrip")

@@ -7,14 +7,13 @@ import os
 from xml.etree.ElementTree import Element
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import Source
+from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.labelme import files_below
+from fa_detectron.data.readers.shapes import Box, hull
+from fa_detectron.data.readers.xml import parse_xml
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
-from fa_detectron.data.xml_files import parse_xml
+from fa_detectron.data.sources.source import Source
 from fa_detectron.errors import UserError
-
-from .builder import SetBuilder
-from .labelme import files_below
-from .shapes import Box, hull
 
 
 def read_labelme_xml(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:

@@ -9,16 +9,15 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-from fa_detectron.data.csv_columns import csv_table
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.paths import Source
+from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.csv_columns import csv_table
+from fa_detectron.data.readers.json_file import objects, read_json
+from fa_detectron.data.readers.shapes import Box, ellipse, hull, rectangle
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
+from fa_detectron.data.sources.source import Source
 from fa_detectron.data.values import flag, number
 from fa_detectron.errors import UserError
-
-from .builder import SetBuilder
-from .json_file import objects, read_json
-from .shapes import Box, ellipse, hull, rectangle
 
 _CLASS_WORDS = ("class", "label", "category", "name", "type", "object", "classname", "labelname")
 _NO_AREA = ("point", "polyline", "line")

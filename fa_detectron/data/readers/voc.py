@@ -1,5 +1,5 @@
 """Read a folder in Pascal VOC's layout: ImageSets/Main/SPLIT.txt, Annotations/ID.xml, JPEGImages/ID.jpg; or a folder of
-such XML files; of where everything may lie see :mod:`.voc_layout`.
+such XML files; ``voc_layout`` says where everything may lie.
 
 VOC counts pixels from 1 and includes the last one, so a box is (xmin - 1, ymin - 1, xmax, ymax). In sets that count
 from 0, it is (xmin, ymin, xmax, ymax). Objects marked ``difficult`` become crowd boxes: left out of training, and
@@ -12,18 +12,11 @@ from collections.abc import Iterable
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from fa_detectron.data.checks import MOST_PIXELS
+from fa_detectron.data.checks.boxes import MOST_PIXELS
 from fa_detectron.data.findings import NOTE, Findings
-from fa_detectron.data.image_finder import ImageFinder
-from fa_detectron.data.image_list import size_from_file
-from fa_detectron.data.paths import LINKS, Source, links_outside
-from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
-from fa_detectron.data.splits import is_image
-from fa_detectron.data.values import class_name, flag, number
-from fa_detectron.data.xml_files import parse_xml
-from fa_detectron.errors import UserError
-
-from .voc_layout import (
+from fa_detectron.data.images.finder import ImageFinder
+from fa_detectron.data.readers.image_list import size_from_file
+from fa_detectron.data.readers.voc_layout import (
     SUFFIXES,
     first_pixel,
     has_image_sets,
@@ -35,6 +28,12 @@ from .voc_layout import (
     split_xml_folder,
     xml_folder,
 )
+from fa_detectron.data.readers.xml import parse_xml
+from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.sources.source import LINKS, Source, links_outside
+from fa_detectron.data.sources.splits import is_image
+from fa_detectron.data.values import class_name, flag, number
+from fa_detectron.errors import UserError
 
 _FROM_ZERO = "its boxes are read as counted from 0, not from 1 as in Pascal VOC: at the border, xmin and ymin are 0"
 
@@ -118,7 +117,7 @@ class _Reading:
 def read_voc(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read a Pascal VOC folder; its classes are those of its objects, in alphabetical order.
 
-    ``source.split`` is a list of ids or a folder of XML files (:mod:`.voc_layout`); without a split, all XML files of
+    ``source.split`` is a list of ids or a folder of XML files (``voc_layout``); without a split, all XML files of
     ``source.path`` are read. An image is ID.jpg (or .png and so on; of several, the one that <filename> names), else
     what <filename> or <path> names. See :func:`fa_detectron.data.readers.read_annotated_set`.
     """

@@ -5,10 +5,10 @@ import re
 from collections.abc import Iterable
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.image_finder import ImageFinder
-from fa_detectron.data.paths import is_inside
+from fa_detectron.data.images.finder import ImageFinder
 from fa_detectron.data.records import ReadOptions
-from fa_detectron.data.splits import IMAGE_SUFFIXES, SPLITS, is_image, split_names
+from fa_detectron.data.sources.source import is_inside
+from fa_detectron.data.sources.splits import IMAGE_SUFFIXES, SPLITS, is_image, split_names
 from fa_detectron.errors import UserError
 
 SUFFIXES = tuple(sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix != ".jpg", suffix)))

@@ -1,0 +1,1 @@
+"""YOLO sets, in all their layouts."""

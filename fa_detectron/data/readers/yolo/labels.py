@@ -1,0 +1,76 @@
+"""Which label file belongs to which image of a YOLO set."""
+
+import os
+
+from fa_detectron.data.readers.text import read_text
+from fa_detectron.data.readers.yolo.rows import parse_rows
+from fa_detectron.data.sources.splits import LABEL_FOLDERS, is_image
+from fa_detectron.errors import UserError
+
+
+def label_files(image: str, roots: list[str], entry: str = "", place: str = "") -> list[str]:
+    """Where the labels of an image may be, in the order in which they are looked for.
+
+    In the folder labels/ (or DOTA's labelTxt/) that its last folder images/ becomes; beside the image; below labels/
+    beside it or in a root; and, of images that lie elsewhere than the set, where the set would have them.
+
+    Args:
+        image: absolute, below one of ``roots``.
+        roots: absolute; a path that leads out of all of them is left out.
+        entry, place: the folder of images as the set names it, and the absolute one that was taken for it.
+    """
+    stem = os.path.splitext(image)[0]
+    paths = [*_swapped(stem), stem]
+    for folder in LABEL_FOLDERS:
+        paths.append(os.path.join(os.path.dirname(stem), folder, os.path.basename(stem)))
+        below = [os.path.relpath(stem, root) for root in roots if is_below(stem, root)]
+        paths += [os.path.join(root, folder, name) for root in roots for name in below]
+    if entry:
+        own = os.path.join(entry, os.path.relpath(stem, place))
+        paths += [os.path.join(root, name) for root in roots for name in (*_swapped(own), f"{LABEL_FOLDERS[0]}/{own}")]
+    inside = [path for path in map(os.path.normpath, paths) if any(is_below(path, root) for root in roots)]
+    return [f"{path}.txt" for path in dict.fromkeys(inside)]
+
+
+def _swapped(stem: str) -> list[str]:
+    """A path with its last folder "images" called as folders of labels are."""
+    parts = stem.split(os.sep)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i].lower() == "images":
+            return [os.sep.join([*parts[:i], folder, *parts[i + 1 :]]) for folder in LABEL_FOLDERS]
+    return []
+
+
+def is_below(path: str, root: str) -> bool:
+    """Whether an absolute, normal path lies in a folder, by its name."""
+    return os.path.join(path, "").startswith(os.path.join(root, ""))
+
+
+def strays(labels: dict[str, str]) -> list[str]:
+    """The label files that lie among those of a set, but belong to no image.
+
+    Args:
+        labels: the label file of each image. An image of another split keeps its own.
+    """
+    used, beside = set(labels.values()), {}
+    for image, label in labels.items():
+        beside.setdefault(os.path.dirname(label), set()).add(os.path.dirname(image))
+    found = []
+    for folder, image_folders in sorted(beside.items()):
+        if os.path.isdir(folder):
+            names = (name for place in image_folders for name in os.listdir(place) if is_image(name))
+            stems = {os.path.splitext(name)[0] for name in names}
+            files = (
+                name for name in sorted(os.listdir(folder)) if name.lower().endswith(".txt") and name[:-4] not in stems
+            )
+            paths = (os.path.join(folder, name) for name in files)
+            found += [path for path in paths if path not in used and _holds_rows(path)]
+    return found
+
+
+def _holds_rows(path: str) -> bool:
+    """Whether a .txt file has labels, rather than class names, a list of images or a licence."""
+    try:
+        return bool(parse_rows(read_text(path), None, set())[0])
+    except UserError:
+        return False

@@ -1,0 +1,134 @@
+"""Where a YOLO set has its class names and images.
+
+``data.yaml`` (as Ultralytics has it) has ``names``, ``path`` (the root, relative to the file; the file's own folder
+where it is left out), maybe ``kpt_shape``, and a key a split: a folder of images, a .txt list of images, or a list of
+these. Darknet's ``obj.data`` says the same as KEY = VALUE. Of folders without either see
+:func:`fa_detectron.data.sources.splits.has_split`.
+"""
+
+import os
+from typing import Any, NamedTuple
+
+from fa_detectron.data.findings import NOTE, Findings
+from fa_detectron.data.readers.yolo.images import Reach, Search, entries_of, is_name, tails
+from fa_detectron.data.readers.yolo.names import described_names, names_beside
+from fa_detectron.data.records import ReadOptions
+from fa_detectron.data.sources.source import LINKS, AnyCase, Source
+from fa_detectron.data.sources.splits import (
+    LABEL_FOLDERS,
+    SPLITS,
+    find_description,
+    has_split,
+    read_description,
+    split_names,
+)
+from fa_detectron.errors import UserError
+
+_SETTINGS = ("path", "names", "nc", "download", "kpt_shape", "flip_idx", "roboflow", "channels", "backup", "kpt_names")
+
+
+class Layout(NamedTuple):
+    roots: list[str]  # absolute: the set's own folder, --images before it; nothing outside is read
+    names: dict[int, str]  # by class number, in their order; {} where no file has them
+    keypoints: tuple[int, int] | None  # number and dimensions, of kpt_shape
+    images: dict[str, list[str]]  # absolute, sorted: where the labels of each may be, in this order
+    only_labelled: bool  # the images' folder holds those of other splits, too
+
+
+def find_layout(source: Source, options: ReadOptions, findings: Findings) -> tuple[Layout, Reach]:
+    """Find out what belongs to a split.
+
+    Args:
+        source: of parse_source.
+        options: ``images_root`` is the root instead of the one that data.yaml names, or a folder of the images alone.
+        findings: gets images that cannot be used, and what was guessed.
+
+    Raises:
+        UserError: data.yaml is broken, or names no such split, or there is no image.
+    """
+    is_file = os.path.isfile(source.path)
+    description = source.path if is_file else find_description(source.path)
+    content = _description(description) if description else {}
+    entries = _split_entries(description, content, source.split) if description else []
+    roots = _roots(source.path, description, content, options.images_root, findings)
+    reach = Reach(roots, options.follow_links)
+    keypoints = _keypoints(description, content.get("kpt_shape"))
+    if not description:
+        entries = [has_split(roots[0], source.split) or has_split(source.path, source.split)]
+    search = Search(source, roots, reach, bool(options.images_root))
+    found = {image: labels for entry in entries for image, labels in search.images_of(entry, findings).items()}
+    findings.refuse(str(source), f"images that a link takes out of {' and '.join(roots)}", search.outside, LINKS)
+    if not found:
+        raise UserError(f"{source}: no image in {', '.join(os.path.join(roots[0], entry) for entry in entries)}")
+    splits = {key: value for key, value in content.items() if key not in _SETTINGS}
+    search.report_guesses(description or str(source), splits, findings)
+    if description:
+        names = described_names(description, content, roots[-1], findings)
+    else:
+        names = _names_around(roots, list(found), findings)
+    return Layout(roots, names, keypoints, dict(sorted(found.items())), search.only_labelled), reach
+
+
+def _roots(path: str, description: str, content: dict[str, Any], images_root: str, findings: Findings) -> list[str]:
+    folder = os.path.dirname(description) if description else path
+    own = os.path.abspath(os.path.join(folder, content.get("path", ".")))
+    if images_root:
+        named = os.path.abspath(os.path.expanduser(images_root))
+        if not os.path.isdir(named):
+            raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {named}")
+        parent = (
+            [os.path.dirname(named)] if os.path.basename(named).lower() == "images" else []
+        )  # which has labels/, too
+        return list(dict.fromkeys([named, *parent, own if os.path.isdir(own) else folder]))
+    if not os.path.isdir(own):
+        # Where the set was described: /content/dataset, say. Its own folder has all of it in most cases.
+        names = (name for key in SPLITS for entry in entries_of(content.get(key)) for name in tails(entry))
+        if not any(map(AnyCase().find, (os.path.join(folder, name) for name in names))):
+            raise UserError(
+                f"{description}: key 'path': no such folder: {own}. Correct it, or name the folder with --images."
+            )
+        findings.say(NOTE, description, f"there is no folder {own} (key 'path'), so {folder} is read")
+        return [folder]
+    return [own]
+
+
+def _description(path: str) -> dict[str, Any]:
+    content = read_description(path)
+    if not isinstance(content.setdefault("path", "."), (str, type(None))):
+        raise UserError(f"{path}: 'path' must be a folder's name, is {content['path']!r:.80}")
+    content["path"] = os.path.expanduser(content["path"] or ".")
+    return content
+
+
+def _split_entries(path: str, content: dict[str, Any], split: str) -> list[str]:
+    keys = [key for key in split_names(split) if content.get(key) is not None and key not in _SETTINGS]
+    if not keys:
+        known = [str(key) for key in content if key not in _SETTINGS and content[key]]
+        raise UserError(f"{path}: has no split {split!r}; it has {', '.join(known) or 'none'} (FILE.yaml:SPLIT)")
+    value = content[keys[0]]
+    entries = value if isinstance(value, list) else [value]
+    bad = [repr(entry)[:80] for entry in entries if not isinstance(entry, str) or not is_name(entry)]
+    Findings(strict=True).refuse(path, f"entries of {split!r} that are no names of files or folders", bad)
+    return entries
+
+
+def _keypoints(path: str, value: Any) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    if not isinstance(value, list) or [type(v) for v in value] != [int, int] or value[0] < 0 or value[1] not in (2, 3):
+        raise UserError(f"{path}: 'kpt_shape' must be [number of keypoints, 2 or 3], is {value!r:.80}")
+    return value[0], value[1]
+
+
+def _names_around(roots: list[str], images: list[str], findings: Findings) -> dict[int, str]:
+    """The names in the files of a folder without a description, or, of a split's own folder, in the set around it."""
+    folders = [folder for root in roots for folder in (root, *(os.path.join(root, name) for name in LABEL_FOLDERS))]
+    folders += dict.fromkeys(os.path.dirname(image) for image in images)
+    names = names_beside(folders)
+    above = os.path.dirname(roots[-1])
+    if names or os.path.basename(roots[-1]).lower() not in SPLITS:
+        return names
+    description = find_description(above)
+    if not description:
+        return names_beside([above])
+    return described_names(description, _description(description), above, findings)

@@ -1,0 +1,73 @@
+"""What --train, --val and --images name, and where images lie."""
+
+import os
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from fa_detectron.errors import UserError
+
+
+class Source(NamedTuple):
+    """A data set on disk: what --train and --val name."""
+
+    path: str  # absolute: the file or folder that the reader of the format reads
+    split: str  # "" where the path alone says it
+    format: str  # a key of fa_detectron.data.sources.formats.FORMATS
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.split}" if self.split else self.path
+
+
+class NoSuchSplit(UserError):
+    """The set is there, and has no split of that name."""
+
+
+LINKS = "Follow links with --follow-links (DATASETS.FOLLOW_LINKS), or copy the files into the set's folder."
+
+
+def is_inside(name: str) -> bool:
+    """Whether a relative name stays below the folder it is joined to (of links see :func:`links_outside`)."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
+
+
+class AnyCase:
+    """Finds files and folders whose name may be written in another case. Each folder is listed once."""
+
+    def __init__(self) -> None:
+        self._listings: dict[str, dict[str, str]] = {}
+
+    def find(self, path: str) -> str:
+        """The existing path, as it is written where that exists, else in another case; "" where there is none."""
+        if os.path.exists(path):
+            return path
+        head, tail = os.path.split(path)
+        if head == path or not (folder := self.find(head)):
+            return ""
+        name = self._names(folder).get(tail.casefold())
+        return os.path.join(folder, name) if name else ""
+
+    def _names(self, folder: str) -> dict[str, str]:
+        if folder not in self._listings:
+            try:
+                names = os.listdir(folder)
+            except OSError:  # a file, or not permitted
+                names = []
+            self._listings[folder] = {name.casefold(): name for name in sorted(names, reverse=True)}
+        return self._listings[folder]
+
+
+def encodable(name: str) -> bool:
+    """Whether the file system can be asked for a name; JSON may hold halves of characters."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def links_outside(root: str, names: Iterable[str]) -> set[str]:
+    """Those of the relative ``names`` that a link takes out of the folder ``root``; ``root`` itself may be a link."""
+    real = os.path.join(os.path.realpath(root), "")
+    return {name for name in names if not os.path.realpath(real + name).startswith(real)}

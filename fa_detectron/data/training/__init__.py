@@ -1,0 +1,1 @@
+"""From records to batches: augmentation, mapping, and the order of the samples."""
