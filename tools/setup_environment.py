@@ -22,7 +22,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 11), (3, 12))
-PACKAGES = ["setuptools", "wheel", "ninja", "torch", "torchvision", "numpy"]
+PACKAGES = ["setuptools>=77", "wheel", "ninja", "torch", "torchvision", "numpy"]
 INPUTS = ["constraints.txt", "setup.py", "pyproject.toml"]  # and everything below tools/ and csrc/
 SOURCE_SUFFIXES = (".cpp", ".h", ".cu", ".cuh", ".py", ".cfg", ".sha256")
 NEEDED_GB = 8.5  # a new environment (5.3), and the downloads beside what they unpack to while it is made

@@ -8,7 +8,6 @@ Exit status 0: nothing found, 1: something to repair, 2: wrong use.
 import argparse
 import logging
 import os
-from pathlib import Path
 from typing import Any
 
 from fa_detectron.data.atomic import write_json_atomically
@@ -35,7 +34,6 @@ from fa_detectron.files import atomic_write
 from fa_detectron.visualization.sheet import picture_sheet
 
 _SETS = ("training", "validation")
-_SMALL_RECIPE = Path(__file__).parents[2] / "configs" / "small_data.yaml"
 
 
 def argument_parser() -> argparse.ArgumentParser:
@@ -46,7 +44,7 @@ def argument_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config-file",
         metavar="FILE",
-        default=str(_SMALL_RECIPE),
+        default="small_data",
         help="takes the input size and the levels from this config (default: the recipe for small sets)",
     )
     parser.add_argument(

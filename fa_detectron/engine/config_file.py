@@ -9,10 +9,12 @@ import difflib
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode, get_cfg
 
+import fa_detectron
 from fa_detectron.errors import UserError
 from fa_detectron.plain_yaml import read_plain_yaml
 
@@ -24,7 +26,8 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> CfgNo
     """Defaults of Detectron2 and FeatureAlign, then the file with its bases, then KEY VALUE overrides.
 
     Args:
-        path: YAML file; ``_BASE_`` (a file or a list of files, relative to the file that names them) is followed.
+        path: YAML file, or the name of one of the project's configs as :func:`find_config` takes it. ``_BASE_`` (a file
+            or a list of files, relative to the file that names them) is followed.
         overrides: ``["KEY", "VALUE", ...]``; values are read as Python literals, else as text.
 
     Returns:
@@ -46,6 +49,34 @@ def load_config(path: str, overrides: list[str] | tuple[str, ...] = ()) -> CfgNo
         _merge_file(cfg, content, file)
     merge_overrides(cfg, overrides)
     return cfg
+
+
+def find_config(name: str) -> str:
+    """The path of a config that is given by its path or by its name.
+
+    Args:
+        name: a file, which comes first, or a config of this project: its path in configs/ or its file name, with
+            or without ``.yaml``.
+
+    Raises:
+        UserError: neither; the message has the names that are near.
+    """
+    path = os.path.expanduser(name)
+    if os.path.exists(path) and not os.path.isdir(path):
+        return path
+    package = Path(fa_detectron.__file__).resolve().parent
+    folder = next((place for place in (package / "configs", package.parent / "configs") if place.is_dir()), package)
+    known = {str(file.relative_to(folder).with_suffix("")): str(file) for file in sorted(folder.rglob("*.yaml"))}
+    wanted = name.removesuffix(".yaml").removeprefix("configs/")
+    found = [file for key, file in known.items() if wanted in (key, os.path.basename(key))]
+    if len(found) == 1:
+        return found[0]
+    stems = [os.path.basename(key) for key in known]
+    near = difflib.get_close_matches(os.path.basename(wanted), stems, n=3, cutoff=0.4)
+    if len(found) > 1:
+        raise UserError(f"config file {name}: this name stands for {' and '.join(found)}; give the path")
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise UserError(f"config file {name}: no such file, and no config of this project has this name{hint}")
 
 
 def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> None:
@@ -86,7 +117,7 @@ def flatten(cfg: CfgNode) -> dict[str, Any]:
 
 def _read_chain(path: str, parents: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (file, content without ``_BASE_``), bases first."""
-    path = os.path.expanduser(path)
+    path = os.path.expanduser(path) if parents else find_config(path)
     if os.path.realpath(path) in map(os.path.realpath, parents):
         raise UserError(f"{path}: {_BASE} leads back to the file itself ({' -> '.join((*parents, path))})")
     if len(parents) > _MOST_PARENTS:

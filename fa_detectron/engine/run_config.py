@@ -35,7 +35,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     from fa_detectron.data.sources.find import parse_source
 
     if not args.config_file:
-        raise UserError("--config-file FILE is missing (see configs/)")
+        raise UserError("--config-file is missing: a file, or the name of one in configs/, such as small_data_gpu")
     cfg = load_config(args.config_file, args.opts)
     if (args.resume or args.eval_only) and "OUTPUT_DIR" not in args.opts:
         cfg.OUTPUT_DIR = _run_folder(args.config_file) or cfg.OUTPUT_DIR

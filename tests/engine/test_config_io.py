@@ -2,13 +2,17 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
 pytest.importorskip("detectron2")
 
 from fa_detectron.engine import load_config
+from fa_detectron.engine.config_file import find_config, given_keys
 from fa_detectron.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def write(folder, name, text):
@@ -83,6 +87,39 @@ def test_broken_overrides_are_named(tmp_path, words, message):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "none.yaml"))):
         load_config(str(tmp_path / "none.yaml"))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "feature_align_dagger_R_50_FPN_1x",
+        "feature_align_dagger_R_50_FPN_1x.yaml",
+        "COCO-Detection/feature_align_dagger_R_50_FPN_1x",
+        "configs/COCO-Detection/feature_align_dagger_R_50_FPN_1x.yaml",
+    ],
+)
+def test_the_projects_configs_are_found_by_name_from_any_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "feature_align_dagger_R_50_FPN_1x").mkdir()  # a run's folder of that name is no config
+    assert load_config(name).MODEL.FEATURE_ALIGN.DE_SUBNET
+    assert "MODEL.FEATURE_ALIGN.DE_SUBNET" in given_keys(name)
+
+
+def test_a_file_that_exists_comes_before_a_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, "demo", "SEED: 77\n")
+    assert load_config("demo").SEED == 77
+
+
+def test_every_config_has_a_name_of_its_own():
+    for path in (ROOT / "configs").rglob("*.yaml"):
+        assert find_config(path.stem) == str(path)
+
+
+@pytest.mark.parametrize("name", ["feature_align_R50_FPN_1x", "/nowhere/feature_align_R_50_FPN_1x.yaml"])
+def test_an_unknown_name_is_answered_with_near_ones(name):
+    with pytest.raises(UserError, match=f"config file {name}: .*did you mean .*feature_align_R_50_FPN_1x"):
+        load_config(name)
 
 
 @pytest.mark.parametrize("value", ["{[]: 1}", "+-" * 1500 + "1", "[" * 150 + "]" * 150, "'\\ud800'"])

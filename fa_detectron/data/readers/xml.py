@@ -3,23 +3,16 @@
 import codecs
 from collections.abc import Iterable
 from contextlib import suppress
-from types import ModuleType
 from xml.etree.ElementTree import Element, ParseError
 from xml.sax import SAXException
 from xml.sax.handler import ContentHandler
 
+import defusedxml
+import defusedxml.ElementTree
+import defusedxml.sax
+
 from fa_detectron.data.readers.text import xml_encoding
 from fa_detectron.errors import UserError
-
-
-def _defused() -> ModuleType:
-    try:
-        import defusedxml
-        import defusedxml.ElementTree
-        import defusedxml.sax
-    except ImportError:
-        raise UserError("XML files need the package defusedxml: pip install defusedxml (the extra 'xml')") from None
-    return defusedxml
 
 
 def parse_xml(path: str) -> Element:
@@ -30,14 +23,13 @@ def parse_xml(path: str) -> Element:
     Raises:
         UserError: no such file, not XML, or it declares a document type or an entity.
     """
-    defused = _defused()
     try:
         with open(path, "rb") as stream:
             content: bytes | str = stream.read()
         if encoding := xml_encoding(content):
             content = content.decode(encoding)
-        return defused.ElementTree.fromstring(content, forbid_dtd=True)
-    except defused.DefusedXmlException:
+        return defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
+    except defusedxml.DefusedXmlException:
         raise UserError(f"{path}: holds a document type (DTD) or entity, which is not accepted. Remove it.") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
@@ -50,14 +42,10 @@ def walk_xml(chunks: Iterable[bytes], handler: ContentHandler) -> None:
 
     Args:
         chunks: the file's content in parts, from its beginning; the end may be missing.
-
-    Raises:
-        UserError: the package defusedxml is missing.
     """
-    defused = _defused()
-    parser, decode = defused.sax.make_parser(), None
+    parser, decode = defusedxml.sax.make_parser(), None
     parser.setContentHandler(handler)
-    with suppress(SAXException, defused.DefusedXmlException, ValueError, LookupError):
+    with suppress(SAXException, defusedxml.DefusedXmlException, ValueError, LookupError):
         for index, chunk in enumerate(chunks):
             if index == 0 and (encoding := xml_encoding(chunk)):
                 decode = codecs.getincrementaldecoder(encoding)("replace").decode
