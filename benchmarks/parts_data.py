@@ -1,4 +1,4 @@
-"""The data of benchmarks/parts.py: the built-in set with one large object an image, and splits by source photograph."""
+"""The data of benchmarks/parts.py and small_sets.py: rendered scenes, and splits by source photograph."""
 
 import json
 import os
@@ -9,10 +9,11 @@ import numpy as np
 from PIL import Image
 
 from fa_detectron.data.builtin.dataset import scene_size
-from fa_detectron.data.builtin.scenes import render_scene
+from fa_detectron.data.builtin.scenes import CLASS_NAMES, render_scene
 from fa_detectron.errors import UserError
 
-_LARGE = {"train": (3, 150), "val": (4, 150)}  # split: (seed, number of images)
+_LARGE = {"train": (3, 150), "val": (4, 150), "test": (5, 150)}  # split: (seed, number of images)
+_BUILTIN_TEST = (6, 150)
 _LARGE_RADII = (80.0, 125.0)  # pixels
 _VAL_SHARE = 0.25  # of the photographs
 
@@ -22,26 +23,40 @@ def source_photograph(file_name: str) -> str:
     return os.path.basename(file_name).split(".rf.")[0]
 
 
-def make_large_objects(folder: Path) -> tuple[Path, Path]:
-    """The built-in scenes with one large object each, of a single class; the COCO files of train and val."""
-    files = folder / "train.json", folder / "val.json"
-    for (seed, count), file in zip(_LARGE.values(), files):
-        if file.exists():
-            continue
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        (folder / file.stem).mkdir(parents=True, exist_ok=True)
-        for index in range(count):
-            height, width = scene_size(index)
-            scene = render_scene((seed, index), height, width, objects=1, radii=_LARGE_RADII)
-            name = f"{file.stem}/{index:06d}.png"
-            Image.fromarray(scene.image).save(folder / name, compress_level=1)
-            images.append({"id": index + 1, "file_name": name, "height": height, "width": width})
-            for x1, y1, x2, y2 in scene.boxes.tolist():
-                box = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": 1, "iscrowd": 0}
-                annotations.append({**box, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
-        _write(file, {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "shape"}]})
-    return files
+def make_large_objects(folder: Path) -> dict[str, Path]:
+    """The built-in scenes with one large object each, of a single class; a split's COCO file each."""
+    scene = {"objects": 1, "radii": _LARGE_RADII}
+    return {
+        split: _render(folder / f"{split}.json", seed, count, ("shape",), scene)
+        for split, (seed, count) in _LARGE.items()
+    }
+
+
+def make_builtin_test(folder: Path) -> Path:
+    """Scenes as in the built-in set, of another seed; the COCO file."""
+    return _render(folder / "test.json", *_BUILTIN_TEST, CLASS_NAMES, {})
+
+
+def _render(file: Path, seed: int, count: int, names: tuple[str, ...], options: dict[str, Any]) -> Path:
+    """Write scenes beside ``file`` and their boxes into it, once; objects of all shapes are of the last class named."""
+    if file.exists():
+        return file
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    (folder := file.with_suffix("")).mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        height, width = scene_size(index)
+        scene = render_scene((seed, index), height, width, **options)
+        name = f"{file.stem}/{index:06d}.png"
+        Image.fromarray(scene.image).save(folder.parent / name, compress_level=1)
+        images.append({"id": index + 1, "file_name": name, "height": height, "width": width})
+        for (x1, y1, x2, y2), label in zip(scene.boxes.tolist(), scene.classes.tolist()):
+            category = min(label + 1, len(names))
+            box = {"id": len(annotations) + 1, "image_id": index + 1, "category_id": category, "iscrowd": 0}
+            annotations.append({**box, "bbox": [x1, y1, x2 - x1, y2 - y1], "area": (x2 - x1) * (y2 - y1)})
+    categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+    _write(file, {"images": images, "annotations": annotations, "categories": categories})
+    return file
 
 
 def cut_by_photograph(source: Path, folder: Path) -> tuple[Path, Path]:

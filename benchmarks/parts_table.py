@@ -10,7 +10,6 @@ import numpy as np
 from average_precision import Matches, resample
 from parts_data import source_photograph
 
-from fa_detectron.data.builtin.dataset import ensure_builtin_dataset
 from fa_detectron.data.registration import VAL_NAME
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
@@ -39,11 +38,11 @@ def _row(output: Path, folder: Path) -> dict[str, Any]:
     with open(folder / "metrics.json", encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     last = next(x for x in reversed(lines) if "bbox/AP" in x)
-    alignment = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))["runs"][0]["average"]
-    truth = folder / f"{VAL_NAME}.json"
-    if not truth.exists():
-        truth = ensure_builtin_dataset(str(output / "data")) / "val.json"
-    matches = Matches(truth, folder / "inference" / "coco_instances_results.json", source_photograph)
+    measured = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))  # null for a peer
+    alignment = measured["runs"][0]["average"] if measured else {"misalignment": None, "rank_agreement": None}
+    matches = Matches(
+        folder / f"{VAL_NAME}.json", folder / "inference" / "coco_instances_results.json", source_photograph
+    )
     draws = resample(matches.sources, _RESAMPLES)
     return {
         "set": data,
@@ -107,8 +106,8 @@ def tables(rows: list[dict[str, Any]]) -> str:
                 f"{statistics.stdev(run['AP'] for run in runs):.1f}" if len(runs) > 1 else "-",
                 against,
                 *(f"{_mean(runs, metric):.1f}".replace("nan", "-") for metric in _METRICS[1:]),
-                f"{_mean(runs, 'misalignment'):.3f}",
-                f"{_mean(runs, 'rank_agreement'):.3f}",
+                f"{_mean(runs, 'misalignment'):.3f}".replace("nan", "-"),
+                f"{_mean(runs, 'rank_agreement'):.3f}".replace("nan", "-"),
             ]
             lines.append("| " + " | ".join(cells) + " |")
         lines.append("")

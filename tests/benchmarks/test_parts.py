@@ -133,7 +133,7 @@ def test_a_run_from_the_queue_to_the_table(tmp_path: Path, monkeypatch: pytest.M
     small = "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 MODEL.TIMM.WEIGHTS ''"
     queue, output, page = tmp_path / "queue.txt", tmp_path / "runs", tmp_path / "page.md"
     queue.write_text(f"tiny autoassign/small 3 0 {small}\n")
-    _, val = parts_data.make_large_objects(tmp_path / "large")
+    val = parts_data.make_large_objects(tmp_path / "large")["val"]
     content = json.loads(val.read_text())
     content["images"] = content["images"][:8]
     content["annotations"] = [x for x in content["annotations"] if x["image_id"] <= 8]
