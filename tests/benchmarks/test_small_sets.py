@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
 
 import parts
+import parts_data
 import small_sets
 
 SMALL = (
@@ -51,7 +52,10 @@ def test_each_method_gets_the_rate_that_is_best_over_the_sets(capsys) -> None:
         small_sets.best_rates(rows[1:], ["a", "b"])
 
 
-def test_what_is_tested_on_is_not_what_is_tuned_on(tmp_path: Path) -> None:
+def test_what_is_tested_on_is_not_what_is_tuned_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fa_detectron.data.builtin.SPLITS", {"train": (1, 2), "val": (2, 2)})
+    monkeypatch.setattr(parts_data, "_LARGE", {split: (seed, 2) for split, (seed, _) in parts_data._LARGE.items()})
+    monkeypatch.setattr(parts_data, "_BUILTIN_TEST", (parts_data._BUILTIN_TEST[0], 2))
     tuned = parts.data_words([["mine", "train", "val"]], tmp_path)
     tested = parts.data_words([["mine", "train", "test"]], tmp_path, test=True)
     assert tuned.keys() == tested.keys() == {"builtin", "large", "mine"}
