@@ -131,7 +131,7 @@ def test_the_committed_queues_name_known_keys(name: str) -> None:
 
 def test_a_run_from_the_queue_to_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd) -> None:
     small = "INPUT.MIN_SIZE_TRAIN (64,) INPUT.MIN_SIZE_TEST 64 SOLVER.IMS_PER_BATCH 2 MODEL.TIMM.WEIGHTS ''"
-    monkeypatch.setattr("fa_detectron.data.builtin.SPLITS", {"train": (1, 2), "val": (2, 2)})
+    monkeypatch.setattr("fa_detectron.data.builtin.dataset.SPLITS", {"train": (1, 2), "val": (2, 2)})
     monkeypatch.setattr(parts_data, "_LARGE", {split: (seed, 8) for split, (seed, _) in parts_data._LARGE.items()})
     queue, output, page = tmp_path / "queue.txt", tmp_path / "runs", tmp_path / "page.md"
     queue.write_text(f"tiny autoassign/small 3 0 {small}\n")

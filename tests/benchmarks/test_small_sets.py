@@ -53,7 +53,7 @@ def test_each_method_gets_the_rate_that_is_best_over_the_sets(capsys) -> None:
 
 
 def test_what_is_tested_on_is_not_what_is_tuned_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fa_detectron.data.builtin.SPLITS", {"train": (1, 2), "val": (2, 2)})
+    monkeypatch.setattr("fa_detectron.data.builtin.dataset.SPLITS", {"train": (1, 2), "val": (2, 2)})
     monkeypatch.setattr(parts_data, "_LARGE", {split: (seed, 2) for split, (seed, _) in parts_data._LARGE.items()})
     monkeypatch.setattr(parts_data, "_BUILTIN_TEST", (parts_data._BUILTIN_TEST[0], 2))
     tuned = parts.data_words([["mine", "train", "val"]], tmp_path)
