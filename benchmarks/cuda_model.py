@@ -69,31 +69,31 @@ def kernels(size: int) -> dict[str, Work]:
     adds = 4 * records
     return {
         "columns_kernel": Work(
-            "deform_columns.cu", 8,
+            "deform_conv/cuda/columns.cu", 8,
             {r"STG\.E\.128": items, r"LDG\.E(\.CONSTANT)?$": 3 * records / 256},
             l1=5 * records + 4 * records, l2=footprint + records * slice_bytes,
             dram=PLACES * slice_bytes,
         ),
         "points_kernel": Work(
-            "deform_points.cu", 8,
+            "deform_conv/cuda/points.cu", 8,
             {r"LDG\.E(\.CONSTANT)?$": 3, r"LDG\.E\.128": 5 * rounds * slices},
             l1=(6 + 4) * batch * slices, l2=slices * (footprint * 0.8 + 2 * batch * slice_bytes),
         ),
         "window_kernel": Work(
-            "deform_window.cu", 1,
+            "deform_conv/cuda/window.cu", 1,
             {r"RED.*x4": 49, r"LDG\.E(\.CONSTANT)?$": 3 * records / 32, r"LDS\.128": 8 * TAPS * 10},
             l1=(2 * adds + 1.25 * records + records) * (1 - OUTSIDE), l2=records * 32 * size,
             reductions=196 * 128 + OUTSIDE * adds * 128, rare=(r"RED.*\.F32\.", PARTLY),
         ),
         "scatter_kernel": Work(
-            "deform_scatter.cu", 8, {"RED": 4 * records * CHANNELS / 4 / 256},
+            "deform_conv/cuda/scatter.cu", 8, {"RED": 4 * records * CHANNELS / 4 / 256},
             l1=2 * records * CHANNELS * 4 / 128, l2=records * CHANNELS * size, reductions=records * CHANNELS * 16,
         ),
         "planes_to_rows_kernel": Work(
-            "deform_rows.cu", 8, {}, l1=12 * tile, l2=2 * tile * 128, dram=2 * tile * 128
+            "deform_conv/cuda/rows.cu", 8, {}, l1=12 * tile, l2=2 * tile * 128, dram=2 * tile * 128
         ),
         "rows_to_planes_kernel": Work(
-            "deform_rows.cu", 8, {}, l1=12 * tile, l2=2 * tile * 128, dram=2 * tile * 128
+            "deform_conv/cuda/rows.cu", 8, {}, l1=12 * tile, l2=2 * tile * 128, dram=2 * tile * 128
         ),
     }  # fmt: skip
 

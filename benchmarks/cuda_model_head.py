@@ -27,7 +27,7 @@ from fa_detectron.ops import decode_detections
 
 SIZE, CLASSES = (800, 1344), 80
 WAITS = {"memory": 800, "l2": 300, "shared": 30, "barrier": 40, "search": 1000}
-TILE, PARTS, SLICE = 64, 4, 1024  # csrc/cuda/map.h, quality_launch.h
+TILE, PARTS, SLICE = 64, 4, 1024  # csrc/common/map.h, quality_loss/cuda/launch.h
 AREAS = [math.prod(-(-side // stride) for side in SIZE) for stride in STRIDES]
 
 
@@ -246,7 +246,12 @@ def model(counts: Counter, works: dict[str, Work]) -> dict[str, list[float]]:
 def chosen_code() -> dict[str, Kernel]:
     """The kernels for float32 and a focal gamma of 2, by name."""
     code = {}
-    for source in ("decode_select.cu", "quality_statistics.cu", "quality_losses.cu", "quality_gradients.cu"):
+    for source in (
+        "decode/cuda/select.cu",
+        "quality_loss/cuda/statistics.cu",
+        "quality_loss/cuda/losses.cu",
+        "quality_loss/cuda/gradients.cu",
+    ):
         for mangled, kernel in compile_kernels(source).items():
             for name in ("scores", "select", "max_iou", "slices", "roots", "negative", "gradients", "gaussian_sums"):
                 for suffix in ("ENS0_10DecodeWork", "IfE", "ILb1EfE"):

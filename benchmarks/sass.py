@@ -93,7 +93,7 @@ def nvdisasm() -> Path:
 
 
 def compile_kernels(source: str, arch: str = "90") -> dict[str, Kernel]:
-    """The kernels of ``csrc/cuda/<source>`` as the extension's build compiles them for sm_<arch>."""
+    """The kernels of ``csrc/<source>`` as the extension's build compiles them for sm_<arch>."""
     sys.path[:0] = [str(ROOT / "csrc"), str(ROOT / "tools")]
     import build
     import cuda_spills
@@ -103,6 +103,6 @@ def compile_kernels(source: str, arch: str = "90") -> dict[str, Kernel]:
     with tempfile.TemporaryDirectory() as folder:
         cubin = f"{folder}/kernels.cubin"
         extension.extra_compile_args["nvcc"] += ["-cubin", "-o", cubin]  # the last -o counts
-        cuda_spills.compile_source(f"csrc/cuda/{source}", f"{arch[:-1]}.{arch[-1]}", root / "bin/nvcc", extension)
+        cuda_spills.compile_source(f"csrc/{source}", f"{arch[:-1]}.{arch[-1]}", root / "bin/nvcc", extension)
         listing = subprocess.run([nvdisasm(), "-c", cubin], capture_output=True, text=True, check=False).stdout
     return parse(listing)

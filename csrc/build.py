@@ -1,9 +1,9 @@
 """How the extension ``fa_detectron._C`` is built: ``extensions()`` and ``cmdclass()`` for setup.py.
 
-Sources are found by folder: ``csrc/*.cpp``, ``csrc/core/*.cpp`` and ``csrc/cpu/*.cpp`` always, ``csrc/cuda/*.cu`` and
-``csrc/cuda/*.cpp`` when CUDA is built. FA_CUDA decides that: ``auto`` (the default: a toolkit that fits torch's CUDA
-is present, a GPU or not), ``0`` (never) or ``1`` (fail if it cannot be). FA_SANITIZE puts sanitizers into the C++ code:
-``address,undefined`` for tools/sanitize.sh, that or ``thread`` for tools/emulate.sh.
+Sources are found by folder: ``*.cpp`` in ``csrc``, ``csrc/common``, ``csrc/OPERATOR`` and ``csrc/OPERATOR/cpu`` always,
+``*.cu`` and ``*.cpp`` in ``csrc/OPERATOR/cuda`` when CUDA is built. FA_CUDA decides that: ``auto`` (the default: if
+there is a toolkit that fits torch's CUDA, GPU or not), ``0`` (never) or ``1`` (fail if it cannot be built). FA_SANITIZE
+compiles the C++ code with sanitizers: ``address,undefined`` (tools/sanitize.sh), that or ``thread`` (tools/emulate.sh).
 """
 
 import contextlib
@@ -79,9 +79,9 @@ def _cuda() -> tuple[Path, str] | None:
         print("fa_detectron: building the CPU operators only (FA_CUDA=0)")
         return None
     try:
-        if not any((ROOT / "csrc/cuda").glob("*.cu")):
+        if not any(ROOT.glob("csrc/*/cuda/*.cu")):
             # Without kernels an extension "with CUDA" would keep the plain-PyTorch versions from running there.
-            raise BuildError("csrc/cuda has no kernels; on a GPU the operators run in plain PyTorch")
+            raise BuildError("csrc/*/cuda has no kernels; on a GPU the operators run in plain PyTorch")
         root, release = toolkit()
     except BuildError as error:
         if choice == "1":
@@ -126,7 +126,7 @@ def extensions() -> list:
     """The extension modules for ``setup(ext_modules=...)``; sources are relative to the repository's root."""
     _prepare_environment()
     cuda = _cuda()
-    patterns = ["csrc/*.cpp", "csrc/core/*.cpp", "csrc/cpu/*.cpp"]
+    patterns = ["csrc/*.cpp", "csrc/*/*.cpp", "csrc/*/cpu/*.cpp"]
     macros = [("FA_BUILD_TORCH", f'"{torch.__version__}"'), ("FA_BUILD_CUDA", '""'), ("FA_BUILD_ARCHS", '""')]
     flags = {
         "cxx": [
@@ -152,7 +152,7 @@ def extensions() -> list:
         from torch.utils import cpp_extension
 
         cpp_extension.CUDA_HOME = str(root)  # read at import: this is how its nvcc and libraries are chosen
-        patterns += ["csrc/cuda/*.cpp", "csrc/cuda/*.cu"]
+        patterns += ["csrc/*/cuda/*.cpp", "csrc/*/cuda/*.cu"]
         macros[1:] = [
             ("FA_BUILD_CUDA", f'"{torch.version.cuda}"'),
             ("FA_BUILD_ARCHS", f'"{_compiled_architectures()}"'),
@@ -171,7 +171,9 @@ def extensions() -> list:
             extra_compile_args=flags,
             # at::parallel_for is inline code: without OpenMP it runs on one thread
             extra_link_args=["-fopenmp", *sanitizers],
-            depends=sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("csrc/**/*.h")),
+            depends=sorted(
+                str(path.relative_to(ROOT)) for kind in ("h", "cuh") for path in ROOT.glob(f"csrc/**/*.{kind}")
+            ),
         )
     ]
 

@@ -6,7 +6,7 @@
 
 #include <string>
 
-#include "core/cpu_capability.h"
+#include "common/cpu_capability.h"
 
 // Read from the file by fa_detectron.ops.native before the module is loaded: an extension built for
 // another torch must be recognised without running any of its code.
@@ -56,7 +56,7 @@ TORCH_LIBRARY(fa_detectron, m) {
       "feature_filter, "
       "bool quality_prior, float reg_weight, str iou_type) -> (Tensor, Tensor, Tensor)");
   // divisors (2; float64), of the foreground and the background loss. Returns loss_pos, loss_neg,
-  // loss_norm (3), with their gradients (core/quality_autograd.cpp).
+  // loss_norm (3), with their gradients (quality_loss/autograd.cpp).
   m.def(
       "quality_loss(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] "
       "gt_boxes, Tensor[] gt_classes, Tensor mu, Tensor sigma, Tensor statistics, Tensor max_iou, "

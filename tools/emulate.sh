@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The CUDA operators without a GPU: csrc/cuda compiled by g++ for an emulation of CUDA's threads (tools/cuda_emulation),
+# The CUDA operators without a GPU: csrc/*/cuda compiled by g++ for an emulation of CUDA's threads (tools/cuda_emulation),
 # and the operators' tests on it, under the address and undefined-behaviour sanitizers, then under the thread sanitizer,
 # which finds data races. Everything is built and run in build/emulation: the usual extension stays.
 #

@@ -1,4 +1,4 @@
-#include "core/cpu_capability.h"
+#include "common/cpu_capability.h"
 
 #include <c10/util/Exception.h>
 

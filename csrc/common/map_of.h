@@ -5,7 +5,7 @@
 
 #include <vector>
 
-#include "cuda/map.h"
+#include "common/map.h"
 
 namespace fa {
 

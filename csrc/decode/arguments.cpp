@@ -1,4 +1,4 @@
-#include "core/decode_arguments.h"
+#include "decode/arguments.h"
 
 #include <ATen/ATen.h>
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <limits>
 
-#include "core/macros.h"
+#include "common/macros.h"
 
 namespace fa {
 

@@ -1,4 +1,4 @@
-#include "core/deform_arguments.h"
+#include "deform_conv/arguments.h"
 
 #include <c10/util/Exception.h>
 

@@ -1,4 +1,4 @@
-#include "core/quality_arguments.h"
+#include "quality_loss/arguments.h"
 
 #include <ATen/ATen.h>
 

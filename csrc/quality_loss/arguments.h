@@ -5,7 +5,7 @@
 
 #include <string>
 
-#include "math/quality.h"
+#include "quality_loss/math.h"
 
 namespace fa {
 namespace quality {

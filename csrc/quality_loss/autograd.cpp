@@ -7,7 +7,7 @@
 #include <tuple>
 #include <vector>
 
-#include "core/quality_operator.h"
+#include "quality_loss/operator.h"
 
 namespace fa {
 namespace quality {

@@ -1,14 +1,14 @@
 // Overlap of two boxes and its gradient, written once for the CPU loops and the CUDA kernels.
 //
-// T is float, double or a vector of floats (cpu/quality_vector.h): comparisons then give masks,
-// and select() takes the place of branches.
-// Both boxes are given by their distances to the four sides from one common point. The point's
-// coordinates cancel: small boxes far from the origin keep all their digits.
+// T is float, double or a vector of floats (quality_loss/cpu/vector.h): comparisons then give
+// masks, and select() takes the place of branches. Both boxes are given by their distances to the
+// four sides from one common point. The point's coordinates cancel: small boxes far from the origin
+// keep all their digits.
 #pragma once
 
 #include <cmath>
 
-#include "core/macros.h"
+#include "common/macros.h"
 
 namespace fa {
 

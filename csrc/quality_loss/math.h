@@ -4,7 +4,7 @@
 // 2007.03496). T is float, double or a vector of floats, see box.h; S is T's scalar type.
 #pragma once
 
-#include "math/box.h"
+#include "quality_loss/box.h"
 
 namespace fa {
 

@@ -4,7 +4,7 @@
 
 #include <ATen/core/dispatch/Dispatcher.h>
 
-#include "core/quality_arguments.h"
+#include "quality_loss/arguments.h"
 
 namespace fa {
 namespace quality {

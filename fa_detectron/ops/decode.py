@@ -8,7 +8,7 @@ from torch import Tensor
 from . import native, reference
 from .arguments import check_devices, check_head_maps
 
-_CUDA_IMAGES = 65535  # csrc/cuda/decode_launch.h
+_CUDA_IMAGES = 65535  # csrc/decode/cuda/launch.h
 
 
 @torch.no_grad()

@@ -1,6 +1,6 @@
 """Checks and output shapes of the deformable convolution: for the fake kernels and the plain-PyTorch fallback.
 
-The native operators make the same checks themselves (csrc/core/deform_arguments.cpp). Legend as in deform_conv.py.
+The native operators make the same checks themselves (csrc/deform_conv/arguments.cpp). Legend as in deform_conv.py.
 """
 
 from operator import index

@@ -101,7 +101,7 @@ def _refuse_second(ctx: Any, *grads: Any) -> None:
 
 
 def register() -> None:
-    """Registers fake kernels, gradients and refusals. The autocast rule is native (csrc/core/deform_autocast.cpp)."""
+    """Registers fake kernels, gradients and refusals. The autocast rule is native (csrc/deform_conv/autocast.cpp)."""
     library = torch.library
     library.register_fake("fa_detectron::deform_conv2d", _fake)
     library.register_fake("fa_detectron::deform_conv2d_backward", _fake_backward)

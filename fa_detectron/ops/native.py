@@ -165,7 +165,7 @@ def use(*tensors: Tensor | None) -> bool:
     return True
 
 
-# Levels that the loss's and decoding's CUDA kernels take (csrc/cuda/quality_launch.h, decode_launch.h).
+# Levels that the loss's and decoding's CUDA kernels take (csrc/quality_loss/cuda/launch.h, decode/cuda/launch.h).
 _CUDA_LEVELS = 8
 _CUDA_DEVICE = "cuda"  # where they run
 

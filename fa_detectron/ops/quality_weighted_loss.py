@@ -10,7 +10,7 @@ from .arguments import check_devices, check_head_maps
 from .reference.quality_weighted_loss import loss_divisors
 
 IOU_TYPES = ("giou", "linear_iou", "iou")
-_CUDA_IMAGES = 256  # csrc/cuda/quality_launch.h
+_CUDA_IMAGES = 256  # csrc/quality_loss/cuda/launch.h
 
 
 def _check_ground_truth(

@@ -41,11 +41,11 @@ def test_a_loop_counts_as_often_as_it_runs() -> None:
 @pytest.mark.parametrize(
     ("source", "kernel"),
     [
-        ("quality_statistics.cu", "slices_kernelIfE"),
-        ("quality_statistics.cu", "roots_kernelIfE"),
-        ("quality_gradients.cu", "gaussian_sums_kernelIfE"),
-        ("quality_gradients.cu", "gradients_kernelILb1EfE"),
-        ("quality_statistics.cu", "max_iou_kernelIfE"),
+        ("quality_loss/cuda/statistics.cu", "slices_kernelIfE"),
+        ("quality_loss/cuda/statistics.cu", "roots_kernelIfE"),
+        ("quality_loss/cuda/gradients.cu", "gaussian_sums_kernelIfE"),
+        ("quality_loss/cuda/gradients.cu", "gradients_kernelILb1EfE"),
+        ("quality_loss/cuda/statistics.cu", "max_iou_kernelIfE"),
     ],
 )
 def test_float_kernels_have_no_double_precision_in_their_loops_over_pairs(source: str, kernel: str) -> None:

@@ -49,7 +49,7 @@ def test_the_plan_fits_into_the_calls_time_and_runs_nothing(call: str, tmp_path:
 
 def test_the_profile_asks_for_all_kernels_of_the_deformable_convolution() -> None:
     asked = re.search(r"^ours='regex:(.+)'$", (ROOT / "benchmarks/gpu.sh").read_text(), re.MULTILINE)[1]
-    sources = "".join(path.read_text() for path in ROOT.glob("csrc/cuda/deform_*.cu"))
+    sources = "".join(path.read_text() for path in ROOT.glob("csrc/deform_conv/cuda/*.cu"))
     kernels = set(re.findall(r"__global__[^;{]*?\b(\w+_kernel)\(", sources))
     assert len(kernels) >= 8 and all(re.search(asked, kernel) for kernel in kernels)
 

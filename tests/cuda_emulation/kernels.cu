@@ -12,7 +12,7 @@
 #include <string>
 #include <vector>
 
-#include "cuda/intrinsics.cuh"
+#include "common/intrinsics.cuh"
 
 namespace {
 

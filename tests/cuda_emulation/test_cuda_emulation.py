@@ -133,7 +133,8 @@ def test_a_log_has_each_launch_which_does_not_run(build, tmp_path: Path) -> None
 
 def test_only_one_header_has_ptx_or_asks_for_the_architecture() -> None:
     """The emulation has its own; what stood elsewhere would be code that nothing runs without a GPU."""
-    files = [path for path in (ROOT / "csrc/cuda").iterdir() if path.suffix in (".cu", ".cuh", ".h", ".cpp")]
+    folders = [*ROOT.glob("csrc/*/cuda"), ROOT / "csrc/common"]
+    files = [path for folder in folders for path in folder.iterdir()]
     words = re.compile(r"\basm\b|__asm|__CUDA_ARCH__")
     assert {path.name for path in files if words.search(translate.without_comments(path.read_text()))} == {
         "intrinsics.cuh"

@@ -137,7 +137,7 @@ GOOD = "int fa_something() { return 0; }\n"
 def project(tmp_path: Path) -> Path:
     """A project of one source, built by the real csrc/build.py."""
     folder = tmp_path / "a project"
-    for name in ("csrc/core", "csrc/cpu", "fa_detectron"):
+    for name in ("csrc", "fa_detectron"):
         (folder / name).mkdir(parents=True)
     shutil.copy(ROOT / "csrc/build.py", folder / "csrc")
     (folder / "csrc/registry.cpp").write_text(GOOD)
@@ -202,7 +202,7 @@ def test_what_a_compiler_says_is_passed_on(project, says, words):
         ("FAILED: x.o\nnvcc fatal   : Unsupported gpu architecture 'compute_35'\n", "set TORCH_CUDA_ARCH_LIST"),
         ("host_config.h(143): error: #error -- unsupported GNU version! gcc versions later than 14 are not supported!",
          "CXX to an older one"),
-        ('csrc/cuda/x.cu(12): error: identifier "y" is undefined', 'x.cu(12): error: identifier "y" is undefined'),
+        ('csrc/x/cuda/x.cu(12): error: identifier "y" is undefined', 'x.cu(12): error: identifier "y" is undefined'),
         ("/usr/bin/ld: cannot find -lcudart: No such file or directory\n", "cannot find -lcudart"),
         ("/bin/bash: line 1: clang++-99: command not found", "no C++ compiler (clang++-99)"),
         ("sh: 1: /opt/cuda/bin/../nvvm/bin/cicc: not found", "CUDA toolkit lacks /opt/cuda/bin/../nvvm/bin/cicc"),

@@ -2,10 +2,11 @@
 
     python tools/cuda_emulation/translate.py TARGET
 
-TARGET/csrc gets csrc without csrc/cpu; csrc/cuda stands in its place. g++ takes CUDA's C++ with the headers of
-include/, all but two things, which are rewritten: launches (``kernel<<<...>>>(...)``) and ``__shared__`` declarations.
-Lines keep their numbers. Whatever is not recognised is an error, inline PTX too: it all stands in cuda/intrinsics.cuh,
-which include/cuda/intrinsics.cuh replaces. The few expressions that ask for the device are replaced by name (REPLACED).
+TARGET/csrc gets csrc, with the sources of each csrc/OPERATOR/cuda in the place of csrc/OPERATOR/cpu. g++ compiles
+CUDA's C++ with the headers of include/, except for two things, which are rewritten: launches (``kernel<<<...>>>(...)``)
+and ``__shared__`` declarations. Lines keep their numbers. Whatever is not recognised is an error, inline PTX too: all
+of it is in common/intrinsics.cuh, which include/common/intrinsics.cuh replaces. The few expressions that ask for the
+device are replaced by name (REPLACED).
 """
 
 import re
@@ -20,8 +21,8 @@ EMULATION = Path(__file__).resolve().parent
 REGISTERED = ("TORCH_LIBRARY_IMPL(fa_detectron, CUDA,", "TORCH_LIBRARY_IMPL(fa_detectron, CPU,")
 # What CPU tensors get and CUDA tensors do not: file -> (text that must stand in it once, what stands there instead).
 REPLACED = {
-    "csrc/core/quality_autograd.cpp": ("x.device().is_cpu()", "false"),
-    "csrc/core/quality_arguments.cpp": ("grad.device().is_cpu()", "false"),
+    "csrc/quality_loss/autograd.cpp": ("x.device().is_cpu()", "false"),
+    "csrc/quality_loss/arguments.cpp": ("grad.device().is_cpu()", "false"),
     "fa_detectron/ops/decode.py": ('device.type == "cuda"', 'device.type == "cpu"'),
     "fa_detectron/ops/native.py": ('_CUDA_DEVICE = "cuda"', '_CUDA_DEVICE = "cpu"'),
 }
@@ -113,9 +114,9 @@ def replaced(name: str, text: str) -> str:
         if text.count(old) != 1:
             raise TranslationError(f"{old} does not stand in it once, but {text.count(old)} times")
         text = text.replace(old, new)
-    if name.startswith(("csrc/cuda/", "csrc/math/")):
+    if re.match(r"csrc/\w+/cuda/", name):
         text = text.replace(*REGISTERED)
-    if name.startswith("csrc/math/"):
+    if re.fullmatch(r"csrc/\w+/\w+\.h", name):  # the math that host and device share
         text = text.replace("__CUDA_ARCH__", "FA_EMULATED_ARCH")
     return text
 
@@ -123,11 +124,11 @@ def replaced(name: str, text: str) -> str:
 def make_tree(target: Path) -> None:
     """Writes the whole tree; files that have no source any more are removed."""
     sources = {f"csrc/{path.relative_to(EMULATION / 'include')}": path for path in EMULATION.glob("include/**/*.*h")}
-    sources |= {f"csrc/cpu/{path.name}": path for path in EMULATION.glob("*.cpp")}
+    sources |= {f"csrc/emulation/{path.name}": path for path in EMULATION.glob("*.cpp")}
     folders = ("csrc", "fa_detectron", "tests", "benchmarks")
     for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*")):
         name = str(path.relative_to(ROOT))
-        if path.is_file() and not name.startswith("csrc/cpu/") and path.suffix not in (".so", ".pyc"):
+        if path.is_file() and not re.match(r"csrc/\w+/cpu/", name) and path.suffix not in (".so", ".pyc"):
             sources.setdefault(name, path)  # the emulation has intrinsics.cuh of its own
     kept = set()
     for name, path in sources.items():
@@ -142,8 +143,9 @@ def make_tree(target: Path) -> None:
                 text = None
         except TranslationError as error:
             raise TranslationError(f"{name}: {error}") from None
-        if name.startswith("csrc/cuda/") and path.suffix in (".cu", ".cpp"):  # where csrc/build.py looks
-            name = f"csrc/cpu/{path.stem}{'_cu' if path.suffix == '.cu' else ''}.cpp"
+        found = re.match(r"(csrc/\w+)/cuda/", name)
+        if found and path.suffix in (".cu", ".cpp"):  # where csrc/build.py looks
+            name = f"{found[1]}/cpu/{path.stem}{'_cu' if path.suffix == '.cu' else ''}.cpp"
         kept.add(target / name)
         if text is not None:
             write(target / name, text)

@@ -8,8 +8,8 @@
 #include <tuple>
 #include <vector>
 
-#include "core/decode_arguments.h"
-#include "cpu/decode_selection.h"
+#include "decode/arguments.h"
+#include "decode/cpu/selection.h"
 
 namespace fa {
 namespace decode {

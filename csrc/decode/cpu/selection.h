@@ -17,7 +17,7 @@
 #include <limits>
 #include <vector>
 
-#include "math/decode.h"
+#include "decode/math.h"
 
 namespace fa {
 namespace decode {

@@ -10,10 +10,10 @@
 #include <tuple>
 #include <vector>
 
-#include "core/decode_arguments.h"
-#include "cuda/decode_launch.h"
-#include "cuda/map_of.h"
-#include "math/decode.h"
+#include "common/map_of.h"
+#include "decode/arguments.h"
+#include "decode/cuda/launch.h"
+#include "decode/math.h"
 
 namespace fa {
 namespace decode {

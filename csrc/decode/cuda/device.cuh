@@ -1,8 +1,8 @@
 // What the kernels of the decoding share.
 #pragma once
 
-#include "cuda/decode_launch.h"
-#include "math/decode.h"
+#include "decode/cuda/launch.h"
+#include "decode/math.h"
 
 namespace fa {
 namespace decode {

@@ -1,5 +1,5 @@
 // The last kernel behind decode_detections: sorting and NMS.
-#include "cuda/decode_device.cuh"
+#include "decode/cuda/device.cuh"
 
 namespace fa {
 namespace decode {

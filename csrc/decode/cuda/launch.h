@@ -7,7 +7,7 @@
 
 #include <cstdint>
 
-#include "cuda/map.h"
+#include "common/map.h"
 
 namespace fa {
 namespace decode {

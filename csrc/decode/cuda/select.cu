@@ -1,6 +1,6 @@
 // The first two kernels behind decode_detections: all scores above the threshold, and each level's
 // best of them.
-#include "cuda/decode_device.cuh"
+#include "decode/cuda/device.cuh"
 
 namespace fa {
 namespace decode {

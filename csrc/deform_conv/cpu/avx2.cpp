@@ -13,7 +13,7 @@
 #define FA_KERNELS kernels_avx2
 #define FA_VECTOR_BYTES 32
 #define FA_ROWS 6
-#include "cpu/deform_instance.h"
+#include "deform_conv/cpu/instance.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -14,7 +14,7 @@
 #define FA_KERNELS kernels_avx512
 #define FA_VECTOR_BYTES 64
 #define FA_ROWS 12
-#include "cpu/deform_instance.h"
+#include "deform_conv/cpu/instance.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

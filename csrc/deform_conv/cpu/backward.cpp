@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
-#include "cpu/deform_bands.h"
-#include "cpu/deform_conv.h"
+#include "deform_conv/cpu/bands.h"
+#include "deform_conv/cpu/conv.h"
 
 namespace fa::deform {
 namespace {

@@ -1,5 +1,5 @@
 // Backward of deform_conv2d on the CPU: included inside a namespace of its own by
-// deform_instance.h. One thread owns a channel block of a stretch of tiles, so nothing is shared
+// instance.h. One thread owns a channel block of a stretch of tiles, so nothing is shared
 // and every sum has one order.
 
 template <typename T>

@@ -1,4 +1,4 @@
-#include "cpu/deform_bands.h"
+#include "deform_conv/cpu/bands.h"
 
 #include <algorithm>
 

@@ -3,7 +3,7 @@
 
 #include <vector>
 
-#include "cpu/deform_plan.h"
+#include "deform_conv/cpu/plan.h"
 
 namespace fa::deform {
 

@@ -1,6 +1,6 @@
 // The operators deform_conv2d and deform_conv2d_levels on the CPU: checks, dtypes, allocation. The
-// work is in deform_conv_forward.cpp and deform_conv_backward.cpp.
-#include "cpu/deform_conv.h"
+// work is in forward.cpp and backward.cpp.
+#include "deform_conv/cpu/conv.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>

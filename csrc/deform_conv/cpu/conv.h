@@ -1,7 +1,7 @@
 // Forward and backward of the deformable convolution on the CPU, over all levels at once.
 #pragma once
 
-#include "cpu/deform_plan.h"
+#include "deform_conv/cpu/plan.h"
 
 namespace fa::deform {
 

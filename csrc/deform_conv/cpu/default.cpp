@@ -3,4 +3,4 @@
 #define FA_KERNELS kernels_default
 #define FA_VECTOR_BYTES 16
 #define FA_ROWS 4
-#include "cpu/deform_instance.h"
+#include "deform_conv/cpu/instance.h"

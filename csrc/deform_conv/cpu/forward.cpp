@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "cpu/deform_conv.h"
+#include "deform_conv/cpu/conv.h"
 
 namespace fa::deform {
 namespace {

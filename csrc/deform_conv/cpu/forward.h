@@ -1,4 +1,4 @@
-// Forward of deform_conv2d on the CPU: included inside a namespace of its own by deform_instance.h.
+// Forward of deform_conv2d on the CPU: included inside a namespace of its own by instance.h.
 // A tile of positions is sampled into columns that stay in the cache, a block of channels at a
 // time, and multiplied at once.
 

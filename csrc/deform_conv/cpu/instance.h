@@ -3,16 +3,16 @@
 // and FA_ROWS.
 #pragma once
 
-#include "core/macros.h"
-#include "cpu/deform_types.h"
-#include "math/bilinear.h"
+#include "common/macros.h"
+#include "deform_conv/cpu/types.h"
+#include "deform_conv/math.h"
 
 namespace fa::deform {
 namespace FA_ISA {
 // clang-format off: in the order of use
-#include "cpu/deform_vector.h"
-#include "cpu/deform_forward.h"
-#include "cpu/deform_backward.h"
+#include "deform_conv/cpu/vector.h"
+#include "deform_conv/cpu/forward.h"
+#include "deform_conv/cpu/backward.h"
 // clang-format on
 static_assert(kPad % kRows == 0 && kTile % kPad == 0 && kColumn % kRows == 0);
 }  // namespace FA_ISA

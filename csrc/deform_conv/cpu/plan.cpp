@@ -1,4 +1,4 @@
-#include "cpu/deform_plan.h"
+#include "deform_conv/cpu/plan.h"
 
 #include <ATen/Parallel.h>
 #include <ATen/ops/empty.h>
@@ -7,7 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "core/cpu_capability.h"
+#include "common/cpu_capability.h"
 
 namespace fa::deform {
 

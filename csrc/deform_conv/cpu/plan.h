@@ -7,8 +7,8 @@
 #include <memory>
 #include <vector>
 
-#include "core/deform_arguments.h"
-#include "cpu/deform_types.h"
+#include "deform_conv/arguments.h"
+#include "deform_conv/cpu/types.h"
 
 namespace fa::deform {
 

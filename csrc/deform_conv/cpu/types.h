@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "core/macros.h"
+#include "common/macros.h"
 
 namespace fa::deform {
 

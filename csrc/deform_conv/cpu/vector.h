@@ -1,5 +1,5 @@
 // Vectors and the register-blocked matrix product of one instruction set. Included inside a
-// namespace of its own by deform_instance.h, which defines FA_VECTOR_BYTES and FA_ROWS.
+// namespace of its own by instance.h, which defines FA_VECTOR_BYTES and FA_ROWS.
 
 template <typename T>
 struct VectorOf {

@@ -10,8 +10,8 @@
 #include <algorithm>
 #include <limits>
 
-#include "cuda/deform_blocks.h"
-#include "cuda/deform_products.h"
+#include "deform_conv/cuda/blocks.h"
+#include "deform_conv/cuda/products.h"
 
 namespace fa::deform::cuda {
 namespace {

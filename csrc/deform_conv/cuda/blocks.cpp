@@ -1,4 +1,4 @@
-#include "cuda/deform_blocks.h"
+#include "deform_conv/cuda/blocks.h"
 
 namespace fa::deform::cuda {
 

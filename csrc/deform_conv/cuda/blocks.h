@@ -5,9 +5,9 @@
 #include <ATen/Dispatch.h>
 #include <ATen/ops/empty.h>
 
-#include "cuda/deform_chunks.h"
-#include "cuda/deform_kernels.h"
-#include "cuda/deform_level.h"
+#include "deform_conv/cuda/chunks.h"
+#include "deform_conv/cuda/kernels.h"
+#include "deform_conv/cuda/level.h"
 
 #define FA_DISPATCH(TYPE, ...) \
   AT_DISPATCH_FLOATING_TYPES_AND2(at::kHalf, at::kBFloat16, TYPE, "deform_conv2d", __VA_ARGS__)

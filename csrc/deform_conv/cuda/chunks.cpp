@@ -1,4 +1,4 @@
-#include "cuda/deform_chunks.h"
+#include "deform_conv/cuda/chunks.h"
 
 #include <c10/util/Exception.h>
 

@@ -2,7 +2,7 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 
-#include "cuda/deform_sample.cuh"
+#include "deform_conv/cuda/sample.cuh"
 
 namespace fa::deform::cuda {
 namespace {

@@ -1,5 +1,5 @@
 // The operators deform_conv2d and deform_conv2d_levels on CUDA: checks, dtypes, allocation. The
-// passes are in deform_forward.cpp and deform_backward.cpp.
+// passes are in forward.cpp and backward.cpp.
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/zeros.h>
@@ -8,7 +8,7 @@
 
 #include <limits>
 
-#include "cuda/deform_level.h"
+#include "deform_conv/cuda/level.h"
 
 namespace fa::deform::cuda {
 namespace {
@@ -17,7 +17,7 @@ using at::Tensor;
 using std::optional;
 
 // A backward pass may be called inside autocast, whose casts of our own calls would round sums to
-// half precision. The forward operators' autocast rule (core/deform_autocast.cpp) does the same.
+// half precision. The forward operators' autocast rule (deform_conv/autocast.cpp) does the same.
 class WithoutAutocast {
   c10::impl::ExcludeDispatchKeyGuard guard_{c10::autocast_dispatch_keyset};
 };

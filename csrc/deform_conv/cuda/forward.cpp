@@ -1,7 +1,7 @@
 // Forward of the deformable convolution on CUDA: a chunk's columns, then their product with the
 // weight.
-#include "cuda/deform_blocks.h"
-#include "cuda/deform_products.h"
+#include "deform_conv/cuda/blocks.h"
+#include "deform_conv/cuda/products.h"
 
 namespace fa::deform::cuda {
 namespace {

@@ -18,7 +18,7 @@ struct Map {
 };
 
 // Consecutive positions of a block of images, from `first_pixel` of `first_image` on. Counted in 32
-// bits: see deform_chunks.cpp.
+// bits: see chunks.cpp.
 struct Positions {
   uint32_t first_image, first_pixel, count;
 };

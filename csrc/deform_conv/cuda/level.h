@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "core/deform_arguments.h"
+#include "deform_conv/arguments.h"
 
 namespace fa::deform::cuda {
 

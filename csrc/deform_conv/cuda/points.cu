@@ -1,9 +1,9 @@
 // From the gradient by the columns: the gradients by offsets and mask, and the columns themselves
-// for the weight's gradient. The input's is in deform_scatter.cu.
+// for the weight's gradient. The input's is in scatter.cu.
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 
-#include "cuda/deform_sample.cuh"
+#include "deform_conv/cuda/sample.cuh"
 
 namespace fa::deform::cuda {
 namespace {

@@ -1,4 +1,4 @@
-#include "cuda/deform_products.h"
+#include "deform_conv/cuda/products.h"
 
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/bmm.h>

@@ -5,8 +5,8 @@
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
 
-#include "cuda/deform_sample.cuh"
-#include "cuda/deform_tile.cuh"
+#include "deform_conv/cuda/sample.cuh"
+#include "deform_conv/cuda/tile.cuh"
 
 namespace fa::deform::cuda {
 namespace {

@@ -6,9 +6,9 @@
 // by side along the channels, handles one record.
 #pragma once
 
-#include "cuda/deform_kernels.h"
-#include "cuda/deform_vector.cuh"
-#include "math/bilinear.h"
+#include "deform_conv/cuda/kernels.h"
+#include "deform_conv/cuda/vector.cuh"
+#include "deform_conv/math.h"
 
 namespace fa::deform::cuda {
 

@@ -5,9 +5,9 @@
 #include <limits>
 #include <type_traits>
 
-#include "cuda/deform_sample.cuh"
-#include "cuda/deform_window.h"
-#include "cuda/device.h"
+#include "common/device.h"
+#include "deform_conv/cuda/sample.cuh"
+#include "deform_conv/cuda/window.h"
 
 namespace fa::deform::cuda {
 namespace {

@@ -1,9 +1,9 @@
-// A tile in shared memory, through which deform_rows.cu turns vectors of positions into vectors of
+// A tile in shared memory, through which rows.cu turns vectors of positions into vectors of
 // channels and back.
 #pragma once
 
-#include "cuda/deform_sample.cuh"
-#include "cuda/deform_vector.cuh"
+#include "deform_conv/cuda/sample.cuh"
+#include "deform_conv/cuda/vector.cuh"
 
 namespace fa::deform::cuda {
 

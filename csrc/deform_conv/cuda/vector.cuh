@@ -9,7 +9,7 @@
 #include <cstring>
 #include <type_traits>
 
-#include "cuda/intrinsics.cuh"
+#include "common/intrinsics.cuh"
 
 namespace fa::deform::cuda {
 

@@ -8,9 +8,9 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "cuda/deform_sample.cuh"
-#include "cuda/deform_window.h"
-#include "cuda/device.h"
+#include "common/device.h"
+#include "deform_conv/cuda/sample.cuh"
+#include "deform_conv/cuda/window.h"
 
 namespace fa::deform::cuda {
 namespace {

@@ -1,7 +1,7 @@
 // The input's gradient through windows in shared memory.
 #pragma once
 
-#include "cuda/deform_kernels.h"
+#include "deform_conv/cuda/kernels.h"
 
 namespace fa::deform::cuda {
 

@@ -14,7 +14,7 @@
 
 #define FA_ISA avx2
 #define FA_VECTOR_BYTES 32
-#include "cpu/quality_instance.h"
+#include "quality_loss/cpu/instance.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

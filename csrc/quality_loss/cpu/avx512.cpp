@@ -15,7 +15,7 @@
 
 #define FA_ISA avx512
 #define FA_VECTOR_BYTES 64
-#include "cpu/quality_instance.h"
+#include "quality_loss/cpu/instance.h"
 
 #if defined(__clang__)
 #pragma clang attribute pop

@@ -1,6 +1,6 @@
-// The loss's loops over one chunk (see quality_steps.h), first part: the locations of a claim,
+// The loss's loops over one chunk (see steps.h), first part: the locations of a claim,
 // packed. These four headers are included once an instruction set, inside its namespace, by
-// quality_instance.h; so they include nothing. V is Vector (floats) or double, S its scalar type.
+// instance.h; so they include nothing. V is Vector (floats) or double, S its scalar type.
 
 // The inputs of the locations of one claim, packed: rows of a few cells still fill whole vectors.
 template <typename S>

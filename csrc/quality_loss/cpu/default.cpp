@@ -8,4 +8,4 @@
 
 #define FA_ISA portable
 #define FA_VECTOR_BYTES 16
-#include "cpu/quality_instance.h"
+#include "quality_loss/cpu/instance.h"

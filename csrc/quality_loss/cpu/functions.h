@@ -1,4 +1,4 @@
-// The functions that math/quality.h needs, of vectors (quality_vector.h). Included like them.
+// The functions that quality_loss/math.h needs, of vectors (vector.h). Included like them.
 
 // 1 / x for x in [0.5, 2e38], exactly 1 for 1 (a saturated probability must be 1). AVX-512's
 // estimate is good enough for one step of Newton's to keep that; those of the older sets are not.

@@ -2,7 +2,7 @@
 // system headers, and defines FA_ISA (the namespace) and FA_VECTOR_BYTES.
 #pragma once
 
-#include "cpu/quality_steps.h"
+#include "quality_loss/cpu/steps.h"
 
 #define FA_INLINE_LAMBDA __attribute__((always_inline))
 
@@ -11,12 +11,12 @@ namespace quality {
 namespace FA_ISA {
 
 // clang-format off: in the order of use
-#include "cpu/quality_vector.h"
-#include "cpu/quality_functions.h"
-#include "cpu/quality_cells.h"
-#include "cpu/quality_statistics.h"
-#include "cpu/quality_negative.h"
-#include "cpu/quality_gradients.h"
+#include "quality_loss/cpu/vector.h"
+#include "quality_loss/cpu/functions.h"
+#include "quality_loss/cpu/cells.h"
+#include "quality_loss/cpu/statistics.h"
+#include "quality_loss/cpu/negative.h"
+#include "quality_loss/cpu/gradients.h"
 // clang-format on
 
 extern const Steps<float> kFloat = kSteps<Vector, float>;

@@ -6,8 +6,8 @@
 #include <tuple>
 #include <vector>
 
-#include "core/quality_operator.h"
-#include "cpu/quality_problem.h"
+#include "quality_loss/cpu/problem.h"
+#include "quality_loss/operator.h"
 
 namespace fa {
 namespace quality {

@@ -1,11 +1,11 @@
-#include "cpu/quality_problem.h"
+#include "quality_loss/cpu/problem.h"
 
 #include <ATen/ATen.h>
 
 #include <algorithm>
 #include <cmath>
 
-#include "core/cpu_capability.h"
+#include "common/cpu_capability.h"
 
 namespace fa {
 namespace quality {

@@ -1,4 +1,4 @@
-// From the operator's tensors to the plain work list of quality_steps.h.
+// From the operator's tensors to the plain work list of steps.h.
 #pragma once
 
 #include <ATen/Parallel.h>
@@ -6,8 +6,8 @@
 #include <atomic>
 #include <vector>
 
-#include "core/quality_arguments.h"
-#include "cpu/quality_steps.h"
+#include "quality_loss/arguments.h"
+#include "quality_loss/cpu/steps.h"
 
 namespace fa {
 namespace quality {

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "math/quality.h"
+#include "quality_loss/math.h"
 
 namespace fa {
 namespace quality {

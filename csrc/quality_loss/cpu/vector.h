@@ -1,5 +1,5 @@
-// Vectors of floats, with the operators that math/quality.h needs. Included once an instruction
-// set, inside its namespace, by quality_instance.h; so it includes nothing itself.
+// Vectors of floats, with the operators that quality_loss/math.h needs. Included once an
+// instruction set, inside its namespace, by instance.h; so it includes nothing itself.
 
 typedef float RawFloat __attribute__((vector_size(FA_VECTOR_BYTES)));
 typedef int RawInt __attribute__((vector_size(FA_VECTOR_BYTES)));

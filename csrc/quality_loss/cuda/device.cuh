@@ -1,7 +1,7 @@
 // What the kernels of the quality-weighted loss share.
 #pragma once
 
-#include "cuda/quality_launch.h"
+#include "quality_loss/cuda/launch.h"
 
 namespace fa {
 namespace quality {

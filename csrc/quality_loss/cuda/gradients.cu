@@ -1,5 +1,5 @@
 // Kernels behind quality_loss_backward.
-#include "cuda/quality_tiles.cuh"
+#include "quality_loss/cuda/tiles.cuh"
 
 namespace fa {
 namespace quality {

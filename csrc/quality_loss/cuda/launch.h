@@ -8,8 +8,8 @@
 
 #include <cstdint>
 
-#include "cuda/map.h"
-#include "math/quality.h"
+#include "common/map.h"
+#include "quality_loss/math.h"
 
 namespace fa {
 namespace quality {
@@ -29,7 +29,7 @@ struct CudaLevel {
   S* grad_obj;
 };
 
-// A row of the statistics, see BoxStatistics in cpu/quality_steps.h.
+// A row of the statistics, see BoxStatistics in quality_loss/cpu/steps.h.
 struct CudaStatistics {
   double bag_weight, bag_confidence, gaussian, prior_root, count;
   double lowest_joint, highest_joint, lowest_iou, highest_iou;

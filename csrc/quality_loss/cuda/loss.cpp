@@ -9,9 +9,9 @@
 #include <tuple>
 #include <vector>
 
-#include "core/quality_operator.h"
-#include "cuda/map_of.h"
-#include "cuda/quality_launch.h"
+#include "common/map_of.h"
+#include "quality_loss/cuda/launch.h"
+#include "quality_loss/operator.h"
 
 namespace fa {
 namespace quality {

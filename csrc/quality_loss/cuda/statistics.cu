@@ -1,6 +1,6 @@
 // Kernels behind quality_statistics.
-#include "cuda/intrinsics.cuh"
-#include "cuda/quality_device.cuh"
+#include "common/intrinsics.cuh"
+#include "quality_loss/cuda/device.cuh"
 
 namespace fa {
 namespace quality {

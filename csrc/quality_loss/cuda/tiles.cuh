@@ -1,7 +1,7 @@
 // What the kernels of the losses and of their gradients share.
 #pragma once
 
-#include "cuda/quality_device.cuh"
+#include "quality_loss/cuda/device.cuh"
 
 namespace fa {
 namespace quality {

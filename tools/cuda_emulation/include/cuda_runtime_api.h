@@ -1,4 +1,4 @@
-// What of the CUDA runtime's host side the sources in csrc/cuda use, for the emulation.
+// What of the CUDA runtime's host side the sources in csrc/*/cuda use, for the emulation.
 #pragma once
 
 #include <cstddef>

@@ -1,4 +1,4 @@
-// csrc/cuda/intrinsics.cuh for the emulation: what the instructions do, and what they ask for.
+// csrc/common/intrinsics.cuh for the emulation: what the instructions do, and what they ask for.
 #pragma once
 
 #include <ATen/cuda/CUDAContext.h>

@@ -208,5 +208,5 @@ inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
 inline float __uint_as_float(unsigned bits) { return fa::emulation::bits_as<float>(bits); }
 
-// For __CUDA_ARCH__ in csrc/math: the device's arithmetic is chosen where it differs.
+// For __CUDA_ARCH__ in csrc/*/math.h: the device's arithmetic is chosen where it differs.
 #define FA_EMULATED_ARCH 900
