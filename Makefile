@@ -15,7 +15,7 @@ PY := $(if $(VENV),$(VENV)/bin/python,python3)
 # One process a core; each one computes on one thread.
 TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: help setup demo test soak sanitize emulate large-memory spills lint format doctor clean
+.PHONY: help setup demo test soak sanitize emulate large-memory spills lint format licences coverage doctor clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z0-9_-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
@@ -29,6 +29,10 @@ demo: setup  ## train and evaluate FeatureAlign on the built-in data; pictures i
 
 test: setup  ## run the tests (ARGS="tests/ops -k loss" for some)
 	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n $(TEST_JOBS) --dist loadfile $(ARGS)
+
+coverage: setup  ## the same with coverage: a table, and pages in output/coverage
+	@OMP_NUM_THREADS=1 "$(PY)" -m pytest -q -n $(TEST_JOBS) --dist loadfile --cov --cov-report=term:skip-covered \
+		--cov-report=html:output/coverage $(ARGS)
 
 soak: setup  ## the long tests: kills, and fuzzing for SOAK_SECONDS=600 a target (ARGS="-k coco" for some)
 	@echo "20 kills, and fuzzing 7 targets for $${SOAK_SECONDS:-600} s each, $(TEST_JOBS) at a time"
@@ -46,16 +50,19 @@ large-memory: setup  ## the operators on more than 2^31 elements; takes 10 GB of
 spills: setup  ## fail where a CUDA kernel spills registers (needs the CUDA toolkit, no GPU)
 	@"$(PY)" tools/cuda_spills.py
 
-lint: setup  ## ruff and clang-format, as CI and pre-commit run them
+lint: setup  ## ruff, clang-format, typos and mypy
 	@PATH="$$(dirname "$$(command -v "$(PY)")"):$$PATH" bash tools/format.sh --check
 
 format: setup  ## let them rewrite the files
 	@PATH="$$(dirname "$$(command -v "$(PY)")"):$$PATH" bash tools/format.sh
 
+licences: setup  ## of all that is installed; fails on GPL, AGPL, LGPL or none (pyproject.toml has the rule)
+	@"$(PY)" -m piplicenses
+
 doctor: setup  ## what is installed, and what to do about each problem
 	@"$(PY)" -m fa_detectron.doctor
 
 clean:  ## remove builds and caches; .venv, data sets and output stay
-	rm -rf build dist *.egg-info fa_detectron/*.so .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info fa_detectron/*.so .pytest_cache .ruff_cache .mypy_cache .coverage* .hypothesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 	rm -f .venv/fa_detectron.stamp

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -62,6 +63,34 @@ def test_versions_agree():
     assert f"version: {fa_detectron.__version__}\n" in citation
     assert f"({fa_detectron.__version__})" in (ROOT / "CHANGELOG.md").read_text()
     assert install_detectron2.PORT_VERSION.startswith(install_detectron2.UPSTREAM_VERSION + "+")
+
+
+def test_pre_commit_runs_the_same_versions():
+    text = (ROOT / ".pre-commit-config.yaml").read_text()
+    hooks = dict(re.findall(r"repo: \S+/(\S+)\n +rev: v(\S+)", text))
+    for hook, package in (("ruff-pre-commit", "ruff"), ("mirrors-clang-format", "clang-format"), ("typos", "typos")):
+        assert hooks.pop(hook) == pins()[package]
+    assert not hooks
+
+
+@pytest.mark.parametrize(
+    ("metadata", "status"),
+    [
+        ("License-Expression: MIT", 0),
+        ("License-Expression: AGPL-3.0-or-later", 1),
+        ("Classifier: License :: OSI Approved :: GNU General Public License v3 (GPLv3)", 1),
+        ("Summary: without a licence", 1),
+    ],
+)
+def test_the_licence_check_stops_at_copyleft_and_unknown_licences(tmp_path, metadata, status):
+    folder = tmp_path / "something-1.dist-info"
+    folder.mkdir()
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.4\nName: something\nVersion: 1\n{metadata}\n")
+    command = [sys.executable, "-m", "piplicenses", "--packages", "something"]
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths}
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == status, result.stdout + result.stderr
 
 
 def imported_roots(path: Path) -> set[str]:
