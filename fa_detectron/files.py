@@ -1,10 +1,11 @@
 """Files that are read within bounds, and written whole or not at all."""
 
 import glob
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 from fa_detectron.errors import UserError
 
@@ -54,6 +55,13 @@ def atomic_write(path: str, mode: str = "w") -> Iterator[IO]:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def write_json(path: str, content: Any) -> None:
+    """Write ``content`` as JSON to ``path``, completely or not at all. Makes the folder where necessary."""
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    with atomic_write(path) as stream:
+        json.dump(content, stream, allow_nan=False)
 
 
 def _sync_folder(path: str) -> None:

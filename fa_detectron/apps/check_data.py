@@ -10,7 +10,7 @@ import logging
 import os
 from typing import Any
 
-from fa_detectron.data.atomic import write_json_atomically
+from fa_detectron.data.checks.images import Scanned, shared_content
 from fa_detectron.data.checks.run_data import class_table
 from fa_detectron.data.checks.statistics import (
     BoxStatistics,
@@ -19,18 +19,18 @@ from fa_detectron.data.checks.statistics import (
 )
 from fa_detectron.data.checks.whole_set import Checked, check_set
 from fa_detectron.data.clean_copy import CHANGES, check_target, write_clean_copy
-from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
+from fa_detectron.data.hold_out import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.images.pixel_range import pixel_depth, settle_pixel_range
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.images.scan import shared_content
+from fa_detectron.data.read_once import forget_sets
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.sources.find import PATH_HELP, locate, parse_source, splits_of, validation_split
 from fa_detectron.engine.arguments import add_reading_arguments, apply_reading_arguments
 from fa_detectron.engine.config_file import load_config
 from fa_detectron.engine.progress import BarLoader, show_bars
 from fa_detectron.errors import UserError
-from fa_detectron.files import atomic_write
+from fa_detectron.files import atomic_write, write_json
 from fa_detectron.visualization.sheet import picture_sheet
 
 _SETS = ("training", "validation")
@@ -164,10 +164,12 @@ def check_data(args: argparse.Namespace) -> int:
         locate(path)  # a wrong argument costs no time
     val = args.val or _own_validation(args.path)
     wanted = {"training": (args.path, "train"), **({"validation": (val, "val")} if val else {})}
+    forget_sets()
     checked: dict[str, Checked] = {}
+    scanned: Scanned = {}
     for name, (path, split) in wanted.items():
         classes = checked["training"].data.classes if name == "validation" and checked else None
-        item = check_set(path, split, cfg, findings, classes, _bar)
+        item = check_set(path, split, cfg, findings, classes, _bar, scanned)
         if item:
             checked[name] = item
     if len(checked) == 2:
@@ -180,12 +182,12 @@ def check_data(args: argparse.Namespace) -> int:
     print(report(checked, size, findings))
     status = 1 if findings.of(REFUSED) or findings.of(PROBLEM) else 0
     if args.json:
-        write_json_atomically(args.json, as_json(checked, findings, reader, status))
+        write_json(args.json, as_json(checked, findings, reader, status))
     if args.sheet and checked:
         _save_sheet(args.sheet, next(iter(checked.values())), reader)
     if args.write:
         sources = splits_of(args.path) | ({"val": parse_source(args.val, "val")} if args.val else {})
-        lines = write_clean_copy(sources, ReadOptions.from_config(cfg), reader, args.write, args.link, _bar)
+        lines = write_clean_copy(sources, ReadOptions.from_config(cfg), reader, args.write, args.link, _bar, scanned)
         print("\n".join(["", *lines, f"Changes: {os.path.join(args.write, CHANGES)}"]))
     return status
 

@@ -21,6 +21,22 @@ from fa_detectron.files import atomic_write
 _NUMBERED = re.compile(r"model_(\d+)\.pth$")
 
 
+def last_checkpoint(folder: str) -> str:
+    """The file named in ``folder/last_checkpoint``, the last one written; "" if there is none."""
+    try:
+        with open(os.path.join(folder, "last_checkpoint"), encoding="utf-8") as file:
+            name = file.read().strip()
+    except (FileNotFoundError, UnicodeDecodeError):
+        return ""
+    return os.path.join(folder, name) if name else ""
+
+
+def numbered_checkpoints(folder: str) -> list[str]:
+    """Paths of all ``model_NNNNNNN.pth`` in ``folder``, the newest first."""
+    found = [path for path in glob.glob(f"{glob.escape(folder)}/model_*.pth") if _NUMBERED.search(path)]
+    return sorted(found, key=lambda path: int(_NUMBERED.search(path)[1]), reverse=True)
+
+
 class FeatureAlignCheckpointer(DetectionCheckpointer):
     """Drop-in for :class:`detectron2.checkpoint.DetectionCheckpointer`.
 
@@ -103,7 +119,7 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
     def _find_last_good(self) -> tuple[str, list[tuple[str, str]]]:
         damaged = []
         tagged = self.get_checkpoint_file()
-        for path in [tagged] * bool(tagged) + [path for path in self.numbered() if path != tagged]:
+        for path in [tagged] * bool(tagged) + [path for path in numbered_checkpoints(self.save_dir) if path != tagged]:
             what = damage(path)
             if not what:
                 return path, damaged
@@ -111,18 +127,7 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         return "", damaged
 
     def get_checkpoint_file(self) -> str:
-        """The file that was written last, by the note in ``save_dir/last_checkpoint``; "" where there is none."""
-        try:
-            with open(os.path.join(self.save_dir, "last_checkpoint"), encoding="utf-8") as file:
-                name = file.read().strip()
-        except (FileNotFoundError, UnicodeDecodeError):
-            return ""
-        return os.path.join(self.save_dir, name) if name else ""
-
-    def numbered(self) -> list[str]:
-        """Paths of all ``model_NNNNNNN.pth`` in ``save_dir``, the newest first."""
-        found = [path for path in glob.glob(f"{glob.escape(self.save_dir)}/model_*.pth") if _NUMBERED.search(path)]
-        return sorted(found, key=lambda path: int(_NUMBERED.search(path)[1]), reverse=True)
+        return last_checkpoint(self.save_dir)
 
     def save(self, name: str, **kwargs: Any) -> None:
         """Write ``save_dir/name.pth`` (complete or not at all) and make it the one that ``--resume`` takes."""

@@ -6,18 +6,16 @@ import tempfile
 from collections.abc import Callable, Iterable
 from itertools import chain, count
 
-from fa_detectron.data.atomic import write_json_atomically
-from fa_detectron.data.checks.boxes import TINY, clean_boxes, size_problem
-from fa_detectron.data.checks.statistics import repeated_boxes
+from fa_detectron.data.checks.boxes import TINY, clean_boxes, repeated_boxes
+from fa_detectron.data.checks.images import Scanned, has_annotated_size, scan_images
 from fa_detectron.data.conversion import category_ids, to_coco_json
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.images.scan import scan_images
-from fa_detectron.data.readers import read_annotated_set
+from fa_detectron.data.read_once import read_once
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.sources.source import Source
 from fa_detectron.errors import UserError
-from fa_detectron.files import atomic_write
+from fa_detectron.files import atomic_write, write_json
 
 ANNOTATIONS, CHANGES = "_annotations.coco.json", "changes.txt"
 
@@ -29,6 +27,7 @@ def write_clean_copy(
     folder: str,
     link: bool = False,
     bar: Callable[[list], Iterable] = lambda items: items,
+    scanned: Scanned | None = None,
 ) -> list[str]:
     """Write the splits of a set to FOLDER/SPLIT, images and annotations together, and the changes to changes.txt.
 
@@ -41,7 +40,7 @@ def write_clean_copy(
         options, reader: how annotations and images are read.
         folder: to write, absent or empty. It appears once everything in it is written.
         link: hard links to the images instead of copies; they must lie on the same file system.
-        bar: wraps the walk over the images, to show how far it is.
+        bar, scanned: of :func:`scan_images`.
 
     Returns:
         A line a split of what was written.
@@ -53,7 +52,7 @@ def write_clean_copy(
     sets, changes, left_out = {}, [], []
     for split, source in sources.items():
         try:
-            sets[split], told = _clean(source, options, reader, bar)
+            sets[split], told = _clean(source, options, reader, bar, scanned)
         except UserError as error:
             if not sets:
                 raise
@@ -106,18 +105,26 @@ def check_target(folder: str, outside: str = "") -> str:
 
 
 def _clean(
-    source: Source, options: ReadOptions, reader: ImageReader, bar: Callable[[list], Iterable]
+    source: Source,
+    options: ReadOptions,
+    reader: ImageReader,
+    bar: Callable[[list], Iterable],
+    scanned: Scanned | None,
 ) -> tuple[AnnotatedSet, list[str]]:
     """The usable part of a split, and all that was found and done, in words."""
     findings = Findings()
-    data = read_annotated_set(source, options, findings)
+    data = read_once(source, options, findings)
     clean_boxes(data, "clip", findings)
-    digests = scan_images(data, reader, findings, bar)
+    digests = scan_images(data, reader, findings, bar, scanned)
     findings.problem(data.path, "boxes that an image has twice", repeated_boxes(data))
     for image in data.images:
         different = {(a.label, a.box, a.iscrowd): a for a in reversed(image.annotations)}
         image.annotations = [a for a in reversed(different.values()) if _is_larger_than_a_pixel(a)]
-    data.images = [image for image in data.images if image.file_name in digests and _has_its_size(image, reader)]
+    data.images = [
+        image
+        for image in data.images
+        if image.file_name in digests and has_annotated_size(image.file_name, image.width, image.height, reader)
+    ]
     first: dict[tuple, ImageRecord] = {}
     for image in data.images:
         content = sorted((a.label, a.box, a.iscrowd) for a in image.annotations)
@@ -139,10 +146,6 @@ def _clean(
 def _is_larger_than_a_pixel(annotation: Annotation) -> bool:
     x1, y1, x2, y2 = annotation.box
     return min(x2 - x1, y2 - y1) > TINY
-
-
-def _has_its_size(image: ImageRecord, reader: ImageReader) -> bool:
-    return not size_problem(image.file_name, image.width, image.height, reader)
 
 
 def _write(target: str, sets: dict[str, AnnotatedSet], classes: list[str], changes: list[str], link: bool) -> None:
@@ -173,7 +176,7 @@ def _write(target: str, sets: dict[str, AnnotatedSet], classes: list[str], chang
             content = to_coco_json(data, classes, ids)
             for entry, name in zip(content["images"], names):
                 entry["file_name"] = name
-            write_json_atomically(os.path.join(place, ANNOTATIONS), content)
+            write_json(os.path.join(place, ANNOTATIONS), content)
         with atomic_write(os.path.join(making, CHANGES)) as stream:
             stream.write("\n".join(changes).encode("utf-8", "backslashreplace").decode() or "nothing was changed\n")
         os.chmod(making, 0o755)

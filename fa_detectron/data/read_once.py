@@ -6,28 +6,43 @@ from fa_detectron.data.findings import Finding, Findings
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 from fa_detectron.data.sources.find import parse_source
+from fa_detectron.data.sources.source import Source
+from fa_detectron.errors import UserError
 
-_parsed: dict[tuple[str, str, ReadOptions], tuple[bytes, list[Finding]]] = {}
+_sources: dict[tuple[str, str], Source] = {}
+_sets: dict[tuple[Source, ReadOptions], tuple[bytes | UserError, list[Finding]]] = {}
 
 
-def read_once(text: str, default_split: str, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """The set that ``text`` names, as ``parse_source`` takes it, told and read by the first call.
+def source_of(text: str, default_split: str) -> Source:
+    """:func:`parse_source`, once per path. Raises UserError as it does."""
+    key = (text, default_split)
+    if key not in _sources:
+        _sources[key] = parse_source(text, default_split)
+    return _sources[key]
 
-    Each caller gets a copy to change, and all findings.
+
+def read_once(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
+    """The set, parsed by the first call; each caller gets its own copy, and all findings.
 
     Raises:
-        UserError: as ``parse_source``, and ``read_annotated_set`` with strict findings.
+        UserError: as ``read_annotated_set`` does.
     """
-    key = (text, default_split, options)
-    if key not in _parsed:
-        found = Findings(strict=True)
-        data = read_annotated_set(parse_source(text, default_split), options, found)
-        _parsed[key] = pickle.dumps(data), found.all
-    content, found = _parsed[key]
-    findings.add(found)
-    return pickle.loads(content)
+    key = (source, options)
+    if key not in _sets:
+        found, result = Findings(), None
+        try:
+            result = pickle.dumps(read_annotated_set(source, options, found))
+        except UserError as error:
+            result = error
+        _sets[key] = result, found.all
+    result, all_found = _sets[key]
+    findings.add(all_found)
+    if isinstance(result, UserError):
+        raise result
+    return pickle.loads(result)
 
 
 def forget_sets() -> None:
     """Have all sets read anew: another run starts, and files may have changed."""
-    _parsed.clear()
+    _sources.clear()
+    _sets.clear()

@@ -14,20 +14,20 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.utils import comm
 
-from fa_detectron.data.atomic import write_json_atomically
-from fa_detectron.data.checks.boxes import BAD_BOXES, check_classes, clean_boxes
+from fa_detectron.data.checks.boxes import BAD_BOXES
 from fa_detectron.data.checks.classes import check_kept_classes, select_classes
-from fa_detectron.data.checks.labels import check_labels
+from fa_detectron.data.checks.images import scan_images
+from fa_detectron.data.checks.whole_set import check_annotations
 from fa_detectron.data.conversion import category_ids, to_coco_json, to_dataset_dicts
 from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.hold_out import hold_out, keep_part
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.images.scan import scan_images
-from fa_detectron.data.read_once import forget_sets, read_once
+from fa_detectron.data.read_once import forget_sets, read_once, source_of
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 from fa_detectron.data.sources.find import parse_source, validation_split
 from fa_detectron.data.values import class_name
 from fa_detectron.errors import UserError
+from fa_detectron.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """(class names, category ids); no ids where the format has none."""
-    data = read_once(text, default_split, ReadOptions.from_config(cfg), Findings(strict=True))
+    data = read_once(source_of(text, default_split), ReadOptions.from_config(cfg), Findings(strict=True))
     if not data.classes:
         raise UserError(f"{data.path}: no image has a box, so no class is known")
     check_kept_classes(data.path, data.classes, cfg.DATASETS.KEEP_CLASSES)
@@ -165,43 +165,43 @@ def register_from_config(cfg: CfgNode) -> None:
         )
 
 
+def count_images(name: str) -> int:
+    """The number of images in a registered set. Writes nothing, unlike loading a set given by path."""
+    loader = DatasetCatalog[name]
+    return len(loader.read(Findings(strict=True)).images if isinstance(loader, PathLoader) else loader())
+
+
 class PathLoader:
     """Reads a set when Detectron2 asks for it, and writes the COCO file that its evaluation compares with.
 
-    The evaluation's own file, because it has the model's classes and no others, VOC and YOLO sets have none, and boxes
-    that are skipped must be skipped there, too. Images and categories keep the ids of the user's file, so that the
-    detections can be evaluated against either.
+    The evaluation has a file of its own, because it needs exactly the model's classes and the boxes that are used, and
+    VOC and YOLO sets have none. Images and categories keep the ids of the user's file, so that detections can be
+    evaluated against either.
     """
 
     def __init__(self, cfg: CfgNode, name: str, path: str, default_split: str) -> None:
-        self.name = name
-        self.path, self.default_split = path, default_split
-        self.options = ReadOptions.from_config(cfg)
-        self.class_names, self.run_ids = tuple(cfg.DATASETS.CLASS_NAMES), tuple(cfg.DATASETS.CATEGORY_IDS)
-        self.bad_boxes = cfg.DATASETS.BAD_BOXES
-        self.kept, self.single = tuple(cfg.DATASETS.KEEP_CLASSES), cfg.DATASETS.SINGLE_CLASS
-        # A validation set of its own is read whole.
-        self.held_out = () if name == VAL_NAME and cfg.DATASETS.VAL_PATH else tuple(cfg.DATASETS.VAL_IMAGES)
+        self.name, self._path, self._default_split, self._cfg = name, path, default_split, cfg.clone()
+        data = cfg.DATASETS
+        self.class_names, self._run_ids = tuple(data.CLASS_NAMES), tuple(data.CATEGORY_IDS)
+        # A validation set of its own is read completely.
+        self._held_out = () if name == VAL_NAME and data.VAL_PATH else tuple(data.VAL_IMAGES)
         self.json_file = os.path.join(os.path.abspath(cfg.OUTPUT_DIR), f"{name}.json")
-        self.evaluated = name in cfg.DATASETS.TEST
+        self.evaluated = name in data.TEST
 
     def read(self, findings: Findings) -> AnnotatedSet:
         """The set with its boxes checked."""
-        data = read_once(self.path, self.default_split, self.options, findings)
+        source = source_of(self._path, self._default_split)
+        data = read_once(source, ReadOptions.from_config(self._cfg), findings)
         findings.say(NOTE, data.path, data.summary)
-        select_classes(data, self.kept, self.single, findings)
-        check_classes(data, self.class_names, findings)
-        check_labels(data, findings)
-        clean_boxes(data, self.bad_boxes, findings)
-        if self.held_out:
-            keep_part(data, self.held_out, self.name == VAL_NAME, findings)
+        check_annotations(data, self._cfg, self.class_names, findings)
+        if self._held_out:
+            keep_part(data, self._held_out, self.name == VAL_NAME, findings)
         return data
 
     def __call__(self) -> list[dict[str, Any]]:
         data = self.read(Findings(strict=True))
-        records = to_dataset_dicts(data, self.class_names)
-        ids = category_ids(data, self.class_names, self.run_ids).values()
+        ids = category_ids(data, self.class_names, self._run_ids).values()
         MetadataCatalog.get(self.name).set(thing_dataset_id_to_contiguous_id={key: i for i, key in enumerate(ids)})
         if self.evaluated and comm.is_main_process():  # the evaluator waits for it
-            write_json_atomically(self.json_file, to_coco_json(data, self.class_names, self.run_ids))
-        return records
+            write_json(self.json_file, to_coco_json(data, self.class_names, self._run_ids))
+        return to_dataset_dicts(data, self.class_names)

@@ -72,8 +72,8 @@ def class_name(value: Any) -> str:
     return unicodedata.normalize("NFC", str(value)).replace("\ufeff", "").strip()
 
 
-def look(name: str) -> str:
-    """What names have in common that differ in case, in the separators of their words or in letters that look alike.
+def lookalike_key(name: str) -> str:
+    """Equal for names that differ only in case, in the separators of their words or in letters that look alike.
 
     Names of one character, such as those of handwritten letters, keep their case.
     """

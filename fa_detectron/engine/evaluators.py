@@ -5,13 +5,12 @@ import io
 import logging
 import math
 import os
-import re
 from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 from detectron2.config import CfgNode
-from detectron2.data import DatasetCatalog, MetadataCatalog
+from detectron2.data import MetadataCatalog
 from detectron2.evaluation import (
     COCOEvaluator,
     DatasetEvaluator,
@@ -26,46 +25,27 @@ from pycocotools.cocoeval import COCOeval
 
 from fa_detectron.data.checks.run_data import tell_of_id_zero
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.names import folder_name
-from fa_detectron.engine.tables import metric_tables
+from fa_detectron.engine.results import metric_tables, own_folder, server_file
 from fa_detectron.visualization import save_detection_samples
 
-EVALUATIONS = "eval"  # the folder below OUTPUT_DIR that has one of each set that --eval-only has measured
-
 _logger = logging.getLogger(__name__)
-_COCO_LIMIT = 100  # detections of an image and class
-# COCOeval.stats: what each entry is called here.
+_COCO_LIMIT = 100  # detections per image and class
+# Indices into COCOeval.stats.
 _COCO_STATS = {"AP": 0, "AP50": 1, "AP75": 2, "APs": 3, "APm": 4, "APl": 5, "AR": 8}
 _VOC_LOGGER = logging.getLogger(f"{__name__}.pascal_voc")
-_VOC_LOGGER.setLevel(logging.WARNING)  # Detectron2 says the same sentence on every call, here once a class
-
-
-def server_file(dataset_name: str, run_folder: str) -> str:
-    """The name that COCO's evaluation server wants: detections_TESTSET_ALGORITHM_results.json.
-
-    Args:
-        dataset_name: coco_2017_test-dev is the server's test-dev2017; other names stay.
-        run_folder: its last part is the algorithm's name; of the set's evaluation folder, RUN/eval/NAME, that of RUN.
-    """
-    coco = re.fullmatch(r"coco_(\d{4})_(.+)", dataset_name)
-    test_set = f"{coco[2]}{coco[1]}" if coco else dataset_name
-    *_, run, evaluations, own = ("", "", *os.path.abspath(run_folder).split(os.sep))
-    of_set = evaluations == EVALUATIONS and own.startswith(folder_name(dataset_name))
-    algorithm = re.sub(r"[^A-Za-z0-9.-]+", "-", run if of_set else own)
-    return f"detections_{test_set}_{algorithm}_results.json"
+_VOC_LOGGER.setLevel(logging.WARNING)  # Detectron2 logs the same sentence on every call, here once per class
 
 
 class CategoryCOCOEvaluator(COCOEvaluator):
     """Detectron2's evaluator with the run's limit of detections, AR, and the AP of every class, however few there are.
 
-    Figures that the set cannot give, because it has no box of a class or a size, are NaN; all others are numbers, for
-    a model without a single detection, too. Detections of a set without annotations get the name that the evaluation
-    server wants, :func:`server_file`.
+    Figures of classes and sizes without a box are NaN; all others are numbers, even for a model without detections.
+    Detections of a set without annotations get the file name of the evaluation server, :func:`server_file`.
 
     Args:
         run_folder: names the detections.
-        max_detections: TEST.DETECTIONS_PER_IMAGE. pycocotools counts the best 100 of an image and class unless told
-            otherwise; a smaller limit needs no telling, since there are no more detections than that.
+        max_detections: TEST.DETECTIONS_PER_IMAGE. pycocotools counts the best 100 per image and class unless told
+            otherwise. A smaller limit changes nothing, since there are no more detections than that.
         options: Detectron2's.
     """
 
@@ -112,14 +92,14 @@ class CategoryCOCOEvaluator(COCOEvaluator):
 
 
 def _percent(value: float) -> float:
-    """pycocotools' figure in percent; NaN for its -1, which means that there is nothing to find."""
+    """pycocotools' figure in percent; NaN for -1, which means that there is no box."""
     return float(value) * 100 if value >= 0 else math.nan
 
 
 class CategoryVOCEvaluator(PascalVOCDetectionEvaluator):
-    """Pascal VOC's AP of every class, and their means, which are all that Detectron2's evaluator gives.
+    """Pascal VOC's AP of every class and the means; Detectron2's evaluator gives the means alone.
 
-    A class without a box in the set has NaN, and no part in the means.
+    Classes without a box in the set have NaN and do not count in the means.
     """
 
     def evaluate(self) -> dict[str, dict[str, float]] | None:
@@ -143,7 +123,7 @@ class CategoryVOCEvaluator(PascalVOCDetectionEvaluator):
         return OrderedDict(bbox=metrics)
 
     def _classes_there(self) -> set[str]:
-        """The classes with an object that counts, one that is not difficult."""
+        """The classes that have an object which is not difficult."""
         with open(self._image_set_path, encoding="utf-8") as file:
             ids = file.read().split()
         objects = (item for image_id in ids for item in parse_rec(self._anno_file_template.format(image_id)))
@@ -151,54 +131,44 @@ class CategoryVOCEvaluator(PascalVOCDetectionEvaluator):
 
 
 class SamplePictures(DatasetEvaluator):
-    """Pictures of the first images of an evaluation, drawn by the main process from the pass that it measures.
+    """Pictures of the first images of an evaluation, drawn by the main process.
 
     Args:
-        dataset_name: a registered set; its annotations are drawn beside the detections.
-        folder: where the pictures go; those of the evaluation before are replaced.
+        dataset_name: a registered set, whose metadata name the classes.
+        folder: where the pictures go; those of the previous evaluation are replaced.
         count: how many.
         reader: reads the images as the model sees them.
     """
 
     def __init__(self, dataset_name: str, folder: str, count: int, reader: ImageReader) -> None:
-        self._dataset_name, self._folder, self._count, self._reader = dataset_name, folder, count, reader
+        self._metadata = MetadataCatalog.get(dataset_name)
+        self._folder, self._count, self._reader = folder, count, reader
 
     def reset(self) -> None:
-        self._kept: list[tuple[Any, dict]] = []  # (image id, model's output)
+        self._records: list[dict] = []
+        self._outputs: list[dict] = []
 
     def process(self, inputs: list[dict], outputs: list[dict]) -> None:
-        if comm.is_main_process():
-            room = self._count - len(self._kept)
-            ids = [record["image_id"] for record in inputs]
-            self._kept.extend(list(zip(ids, outputs))[:room])
+        room = self._count - len(self._records) if comm.is_main_process() else 0
+        self._records += [{key: value for key, value in item.items() if key != "image"} for item in inputs[:room]]
+        self._outputs += outputs[:room]
 
     def evaluate(self) -> None:
-        if not self._kept:
-            return
-        ids, outputs = zip(*self._kept)
-        # Detectron2's mapper takes the annotations away in evaluation, hence from the set itself. By id, because a
-        # file may stand in a set twice.
-        by_id = {record["image_id"]: record for record in DatasetCatalog.get(self._dataset_name)}
-        metadata = MetadataCatalog.get(self._dataset_name)
-        records = [by_id[image_id] for image_id in ids]
-        save_detection_samples(records, outputs, metadata, self._folder, n=self._count, reader=self._reader)
-
-
-def own_folder(cfg: CfgNode, folder: str, dataset_name: str) -> str:
-    """``folder`` below OUTPUT_DIR; where a run has several evaluation sets, each has its own folder therein."""
-    parts = (dataset_name,) if len(cfg.DATASETS.TEST) > 1 else ()
-    return os.path.join(cfg.OUTPUT_DIR, folder, *parts)
+        if self._records:
+            save_detection_samples(
+                self._records, self._outputs, self._metadata, self._folder, n=self._count, reader=self._reader
+            )
 
 
 def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") -> DatasetEvaluator:
     """The evaluator that the set's metadata ask for, and sample pictures.
 
-    A set whose JSON has no annotations (COCO test-dev) gets its detections written for the evaluation server.
+    For a set without annotations (COCO test-dev), the detections are written for the evaluation server.
 
     Args:
         cfg: the run's config.
         dataset_name: a registered set.
-        folder: below OUTPUT_DIR, for the detections in JSON; the pictures go to OUTPUT_DIR/samples.
+        folder: below OUTPUT_DIR, for the detections as JSON; the pictures go to OUTPUT_DIR/samples.
     """
     output_folder = own_folder(cfg, folder, dataset_name)
     metadata = MetadataCatalog.get(dataset_name)
@@ -206,7 +176,7 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") 
         evaluator: DatasetEvaluator = CategoryVOCEvaluator(dataset_name)
     else:
         if metadata.get("json_file") is None and comm.is_main_process():
-            # Detectron2 converts such a set once and would believe that file even after the set has changed.
+            # Detectron2 converts such a set once and would use that file even after the set has changed.
             stale = os.path.join(output_folder, f"{dataset_name}_coco_format.json")
             if os.path.exists(stale):
                 os.unlink(stale)

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.solver import build_lr_scheduler
 
 from fa_detectron.engine.config_file import flatten, load_config
+from fa_detectron.engine.step import BatchShares
 from fa_detectron.errors import UserError
 
 _logger = logging.getLogger(__name__)
@@ -117,3 +118,18 @@ def starting_weights(cfg: CfgNode) -> str:
     if cfg.MODEL.BACKBONE.NAME == "build_feature_align_timm_fpn_backbone" and timm.WEIGHTS:
         return f"the backbone {timm.NAME} starts from the weights of {timm.WEIGHTS}, everything else at random"
     return "everything starts at random, the backbone too (MODEL.WEIGHTS is empty)"
+
+
+def effect_of_shares(before: BatchShares, now: BatchShares) -> str:
+    """What changes for a run that is resumed with other shares; "" if nothing does."""
+    if before == now:
+        return ""
+    if before.images != now.images:
+        change = "an iteration has a different number of images, so their order changes, and the learning rate and "
+        change += "schedule are those of the new config"
+    elif before.workers * before.parts != now.workers * now.parts:
+        change = "the images continue where they stopped, but are grouped into other batches "
+        change += "(DATALOADER.ASPECT_RATIO_GROUPING separates wide from tall images)"
+    else:
+        change = "the images continue unchanged; only random numbers drawn within a step (dropout) differ"
+    return f"a step was {before}, now it is {now}: {change}"

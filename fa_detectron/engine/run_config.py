@@ -1,12 +1,12 @@
 """From the command line's arguments to a checked config. Nothing is written here."""
 
 import argparse
-import glob
 import logging
 import os
 
 from detectron2.config import CfgNode
 
+from fa_detectron.checkpoint import last_checkpoint, numbered_checkpoints
 from fa_detectron.engine.arguments import apply_reading_arguments
 from fa_detectron.engine.config_file import given_keys, load_config
 from fa_detectron.engine.resume import check_resumable
@@ -118,11 +118,9 @@ def _run_folder(config_file: str) -> str:
 
 def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
     """Whether training goes on from a checkpoint, so that MODEL.WEIGHTS is not read."""
-    if not args.resume or args.eval_only:
-        return False
-    folder = cfg.OUTPUT_DIR
-    numbered = glob.glob(f"{glob.escape(folder)}/model_[0-9]*.pth")
-    return bool(numbered) or os.path.isfile(os.path.join(folder, "last_checkpoint"))
+    return bool(
+        args.resume and not args.eval_only and (numbered_checkpoints(cfg.OUTPUT_DIR) or last_checkpoint(cfg.OUTPUT_DIR))
+    )
 
 
 def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterable
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from detectron2.engine import TrainerBase
@@ -19,33 +19,44 @@ from torch.optim.swa_utils import AveragedModel
 
 from fa_detectron.data.training.stream import STEPS, seed_generators
 from fa_detectron.engine.run.signals import StopSignals
-from fa_detectron.engine.shares import BatchShares
 from fa_detectron.errors import SharedError
 
 _logger = logging.getLogger(__name__)
-_MOST_SKIPPED_IN_A_ROW = 5
+_MOST_SKIPPED_IN_A_ROW = 5  # at this many the run ends
+
+
+class BatchShares(NamedTuple):
+    """How the images of one step are divided."""
+
+    images: int  # per step
+    workers: int  # processes
+    parts: int  # batches per worker, one after the other (SOLVER.ACCUMULATION_STEPS)
+
+    def __str__(self) -> str:
+        parts = f", {self.parts} parts each" if self.parts > 1 else ""
+        return f"{self.images} images over {self.workers} process{'es' if self.workers > 1 else ''}{parts}"
 
 
 class StepTrainer(TrainerBase):
-    """What Detectron2's SimpleTrainer and AMPTrainer do, on CPUs as well, with accumulation and agreement.
+    """What Detectron2's SimpleTrainer and AMPTrainer do, also on CPUs, with gradient accumulation.
 
-    All workers tell each other their losses, so that they stop or skip together.
+    The workers exchange their losses after every step, so that they stop or skip together.
 
     Args:
         model: returns a dict of losses; may be wrapped for distributed training.
         optimizer: steps all trainable parameters of ``model``.
-        seed: of the run, the same on all workers; what a step draws follows from it, the iteration and the rank.
+        seed: the run's, the same on all workers; random numbers of a step depend on it, the iteration and the rank.
         stop: agreed upon after every step.
-        amp: autocast's dtype in the forward pass, None for none; float16 brings loss scaling, bfloat16 has float32's
-            range and needs none. The losses stay float32: the loss operator sees to it.
-        accumulate: batches a step; the step is that of the one large batch.
-        average: of the weights, updated after every step.
-        skip_nonfinite: leave out a step whose losses or gradients are not finite, at most 4 in a row.
-        images: of a step, over all workers.
+        amp: autocast's dtype for the forward pass, or None. float16 adds loss scaling; bfloat16 has the range of
+            float32 and needs none. Losses stay float32: the loss operator ensures it.
+        accumulate: batches per step; the step equals that of one large batch.
+        average: average of the weights, updated after every step.
+        skip_nonfinite: skip steps with non-finite losses or gradients; the fifth in a row ends the run.
+        images: per step, over all workers.
 
     Attributes:
-        shares: how the images of a step are shared out.
-        resumed_shares: the same as it was when the checkpoint was written that was loaded.
+        shares: how the images of one step are divided.
+        resumed_shares: the same at the time when the loaded checkpoint was written.
     """
 
     def __init__(

@@ -17,17 +17,14 @@ from torch.nn.parallel import DistributedDataParallel
 
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.engine.builders import Builders
-from fa_detectron.engine.checkpoints import Checkpoints
-from fa_detectron.engine.hooks import BestCheckpoint, Evaluation, PreciseBN
-from fa_detectron.engine.pace import ExpectedTime, fit_to_minutes
-from fa_detectron.engine.progress import ProgressBar, show_bars
+from fa_detectron.engine.hooks import BestCheckpoint, Checkpoints, Evaluation, PreciseBN
+from fa_detectron.engine.progress import ExpectedTime, ProgressBar, fit_to_minutes, show_bars
 from fa_detectron.engine.results import final_report
-from fa_detectron.engine.resume import report_changes, starting_weights
+from fa_detectron.engine.resume import effect_of_shares, report_changes, starting_weights
 from fa_detectron.engine.run.folder import open_run_folder, raise_together, set_final_aside, trim_metrics
 from fa_detectron.engine.run.lock import RunLock
-from fa_detectron.engine.run.resources import check_data_workers, explained_worker_errors, room_problem
+from fa_detectron.engine.run.resources import explained_worker_errors, room_problem, worker_problem
 from fa_detectron.engine.run.signals import Stopped, StopSignals
-from fa_detectron.engine.shares import what_differs
 from fa_detectron.engine.solver import autocast_dtype, build_average, use_settings
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.errors import SharedError
@@ -121,7 +118,7 @@ class Trainer(Builders):
                 "" if self._average is None else " and their average",
                 self._trainer.seed,
             )
-            if change := what_differs(self._trainer.resumed_shares, self._trainer.shares):
+            if change := effect_of_shares(self._trainer.resumed_shares, self._trainer.shares):
                 _logger.warning(change)
         else:
             _logger.info(starting_weights(self.cfg))
@@ -132,8 +129,8 @@ class Trainer(Builders):
         Returns:
             The last results on the main process, {} elsewhere and for a run without DATASETS.TEST.
         """
-        room = (self.cfg, self.checkpointer.model, self.start_iter)
-        raise_together(room_problem(*room) if comm.is_main_process() else "")
+        model = self.checkpointer.model
+        raise_together(room_problem(self.cfg, model, self.start_iter) if comm.is_main_process() else "")
         os.makedirs(self.cfg.OUTPUT_DIR, exist_ok=True)
         self._lock_folder()
         try:
@@ -144,7 +141,7 @@ class Trainer(Builders):
 
     def _train(self) -> dict[str, Any]:
         loader = self.build_train_loader(self.cfg, self._trainer.seed, self.start_iter)
-        check_data_workers(self.cfg, loader, loader.dataset.records)
+        raise_together(worker_problem(self.cfg, loader, loader.dataset.records))
         if self.cfg.SOLVER.MINUTES and not self.checkpointer.resumed_from:
             self._use_schedule(fit_to_minutes(self.cfg, self._trainer, loader))
         open_run_folder(self.cfg, resumed=bool(self.checkpointer.resumed_from))

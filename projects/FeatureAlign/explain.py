@@ -17,7 +17,7 @@ from fa_detectron.apps.explain.jobs import (
     select_images,
 )
 from fa_detectron.data import annotated_records
-from fa_detectron.engine.tables import show
+from fa_detectron.engine.results import show
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.files import atomic_write
 from fa_detectron.inference import load_run

@@ -16,7 +16,7 @@ from fa_detectron.apps.export.model_file import check_target
 from fa_detectron.apps.predict.sources import find_images
 from fa_detectron.data import evaluation_config
 from fa_detectron.engine import Trainer
-from fa_detectron.engine.tables import comparison_tables
+from fa_detectron.engine.results import comparison_tables
 from fa_detectron.errors import UserError, run_command
 from fa_detectron.inference import Predictor, Run, load_run
 

@@ -22,7 +22,7 @@ BOXES = {  # the box of image b, and what is said of it
     "leaves the image": ((50, 8, 90, 36), "1 bad boxes (1 leaves the image)"),
     "no numbers": ((float("nan"), 8, 40, 36), "1 bad boxes (1 not finite)"),
     "tiny": ((10, 8, 11, 36), "1 boxes with a side of a pixel or less"),
-    "clipped": ((10, 8, 64.5, 36), "1 boxes stick out of their image by a pixel or less"),
+    "clipped": ((10, 8, 64.5, 36), "1 boxes leave their image by a pixel or less"),
 }
 
 

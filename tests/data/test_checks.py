@@ -6,14 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fa_detectron.data.checks import boxes as checks
-from fa_detectron.data.checks.boxes import (
-    box_problem,
-    check_classes,
-    check_image_files,
-    check_images_exist,
-    clean_boxes,
-)
+from fa_detectron.data.checks import images as checks
+from fa_detectron.data.checks.boxes import box_problem, clean_boxes
+from fa_detectron.data.checks.classes import check_classes
+from fa_detectron.data.checks.images import check_image_files, check_images_exist
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.file import ImageHeader
 from fa_detectron.data.images.pixels import ImageReader
@@ -45,7 +41,7 @@ STRICT = Findings(strict=True)
     ],
 )
 def test_bad_boxes_are_described(box, message):
-    assert message in box_problem(box, 64, 48)
+    assert message in str(box_problem(box, 64, 48))
 
 
 @pytest.mark.parametrize("box", [(0, 0, 64, 48), (0.5, 0.5, 1.0, 1.0), (-1, -1, 65, 49), (63, 47, 64, 48)])
@@ -76,7 +72,7 @@ def test_bad_boxes_are_refused_with_their_places_or_skipped_on_request(coco):
 def test_overshoot_of_a_pixel_is_clipped_and_counted(coco):
     data = read(coco(lambda c: c["annotations"][0].update(bbox=[-0.5, 0, 64.9, 48])))
     (found,) = clean(data)
-    assert "1 boxes stick out of their image by a pixel or less" in found
+    assert "1 boxes leave their image by a pixel or less" in found
     assert data.images[0].annotations[0].box == (0.0, 0.0, 64.0, 48.0)
 
 
@@ -163,7 +159,7 @@ def test_boxes_of_the_stored_pixels_without_a_size_are_told_with_the_option(coco
         Image.new("RGB", (64, 48)).save(image, exif=exif)
     clean_boxes(read(path), mode, findings := Findings())
     (text,) = [str(found) for found in findings.all if found.items]
-    assert ("1 of them fit the image before the turn" in text) == ("INPUT.EXIF_ORIENTATION False" in text) == fits
+    assert ("1 of them fit the image before the rotation" in text) == ("INPUT.EXIF_ORIENTATION False" in text) == fits
 
 
 def test_a_refusal_does_not_repeat_what_has_been_logged(caplog):

@@ -5,8 +5,7 @@ import logging
 import pytest
 
 from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
-from fa_detectron.data.checks.boxes import check_classes
-from fa_detectron.data.checks.labels import check_labels
+from fa_detectron.data.checks.classes import check_classes, check_labels
 from fa_detectron.data.findings import Findings
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object

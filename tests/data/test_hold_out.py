@@ -4,9 +4,15 @@ from collections import Counter
 
 import pytest
 
-from fa_detectron.data.copies import groups_of_copies, roboflow_source, shared_sources
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.hold_out import hold_out, image_names, keep_part
+from fa_detectron.data.hold_out import (
+    groups_of_copies,
+    hold_out,
+    image_names,
+    keep_part,
+    roboflow_source,
+    shared_sources,
+)
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord
 from fa_detectron.errors import UserError
 

@@ -255,7 +255,7 @@ def test_a_set_is_parsed_once_at_the_start_and_anew_for_the_next_run(voc, config
 
 def test_findings_are_told_though_the_set_is_parsed_once(coco, config, parsed):
     from fa_detectron.data.findings import Findings
-    from fa_detectron.data.read_once import forget_sets, read_once
+    from fa_detectron.data.read_once import forget_sets, read_once, source_of
     from fa_detectron.data.records import ReadOptions
 
     path = coco(lambda c: c["categories"].append({"id": 9, "name": "cat "}))
@@ -263,7 +263,7 @@ def test_findings_are_told_though_the_set_is_parsed_once(coco, config, parsed):
     forget_sets()
     for _ in range(2):
         findings = Findings(strict=True)
-        read_once(path, "train", ReadOptions(), findings)
+        read_once(source_of(path, "train"), ReadOptions(), findings)
         found.append(findings.all)
     assert found[0] == found[1] and parsed == ["coco"]
 

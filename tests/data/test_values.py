@@ -2,7 +2,7 @@
 
 import pytest
 
-from fa_detectron.data.values import class_name, flag, identity, look, number
+from fa_detectron.data.values import class_name, flag, identity, lookalike_key, number
 
 
 @pytest.mark.parametrize(
@@ -61,11 +61,11 @@ def test_names(value, wanted):
     ],
 )  # fmt: skip
 def test_names_that_look_alike(names):
-    assert len({look(name) for name in names}) == 1
+    assert len({lookalike_key(name) for name in names}) == 1
 
 
 @pytest.mark.parametrize(
     "names", [("x", "X"), ("x", "x-"), ("-", "--"), ("1-2", "12"), ("cat", "cats"), ("1", "2"), ("-1", "1")]
 )
 def test_names_that_are_different(names):
-    assert len({look(name) for name in names}) == len(names)
+    assert len({lookalike_key(name) for name in names}) == len(names)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fa_detectron.data.readers.xml import parse_xml
+from fa_detectron.data.readers.files import parse_xml
 from fa_detectron.errors import UserError
 from tests.data.conftest import voc_object
 from tests.data.reading import clean, read

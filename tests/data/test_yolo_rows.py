@@ -189,7 +189,7 @@ def test_pixels_are_recognized(rows, row):
 
 def test_a_little_outside_is_clipped_and_more_refused(yolo):
     data = read(yolo({"train": {"a": "0 0.5 0.5 1.02 1.01\n1 -0.01 0.1 0.5 -0.005 0.5 0.5"}}))
-    assert "2 boxes stick out" in clean(data)[0]
+    assert "2 boxes leave their image" in clean(data)[0]
     assert [a.box for a in data.images[0].annotations] == [(0, 0, 64, 48), (0, 0, 32, 24)]
     for row in ("0 0.9 0.5 0.5 0.5", "0 -0.2 0.1 0.5 0.1 0.5 0.5"):
         with pytest.raises(UserError, match="leaves the image"):

@@ -134,11 +134,11 @@ def test_roboflows_copies_in_both_sets_are_warned_about(tmp_path, prepare, caplo
 def test_boxes_too_small_for_the_input_are_warned_about(tmp_path, prepare, caplog):
     data = write_set(tmp_path / "set", side=4)
     prepare("--train", data, "--val", data, "--size", 64)
-    assert "10 of 10 boxes (100.0 %) hold no location at the input size (short side 64)" in caplog.text
+    assert "10 boxes (100.00%) that contain no location at the input size (short side 64)" in caplog.text
     (size,) = {int(word) for line in caplog.messages for word in line.split("--size ")[1:] for word in word.split()[:1]}
     caplog.clear()
     prepare("--train", data, "--val", data, "--size", size)
-    assert "hold no location" not in caplog.text
+    assert "contain no location" not in caplog.text
 
 
 def test_the_size_scales_all_input_sizes():

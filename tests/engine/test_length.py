@@ -10,7 +10,7 @@ import torch
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import argument_parser, load_config, pace, setup
+from fa_detectron.engine import argument_parser, load_config, progress, setup
 from fa_detectron.engine.config_file import given_keys
 from fa_detectron.engine.schedule import settle_schedule
 from fa_detectron.errors import UserError
@@ -109,8 +109,8 @@ def test_epochs_resume_exactly_and_are_kept(seven, tmp_path, monkeypatch):
 @pytest.fixture
 def six_seconds_a_step(monkeypatch):
     """A clock by which every measured step takes 6 seconds; the steps themselves are real."""
-    measure = pace._measure
-    monkeypatch.setattr(pace, "_measure", lambda *args: (6.0, measure(*args)[1]))
+    measure = progress._measure
+    monkeypatch.setattr(progress, "_measure", lambda *args: (6.0, measure(*args)[1]))
 
 
 ALL_STATE = ("SOLVER.EMA_DECAY", 0.9, "SOLVER.ACCUMULATION_STEPS", 2, "SOLVER.IMS_PER_BATCH", 4, "SOLVER.AMP.ENABLED",
@@ -134,13 +134,13 @@ def test_measuring_leaves_no_trace_and_minutes_resume_exactly(seven, tmp_path, m
     assert all(torch.equal(value, trained[1][key]) for key, value in trained[0].items())
 
     shutil.copytree(tmp_path / "timed", tmp_path / "parts")
-    monkeypatch.setattr(pace, "_measure", lambda *args: pytest.fail("measured again"))
+    monkeypatch.setattr(progress, "_measure", lambda *args: pytest.fail("measured again"))
     for file in (tmp_path / "parts").glob("*.pth"):
         file.unlink()
     (tmp_path / "parts" / "last_checkpoint").unlink()
     with monkeypatch.context() as patch:
-        patch.setattr(pace, "_measure", lambda *args: (60 / (iterations + 0.5), 3))
-        patch.setattr(pace, "_evaluation_seconds", lambda *args: 0.0)
+        patch.setattr(progress, "_measure", lambda *args: (60 / (iterations + 0.5), 3))
+        patch.setattr(progress, "_evaluation_seconds", lambda *args: 0.0)
         stop_at(patch, signal.SIGTERM, 2)
         with pytest.raises(SystemExit):
             run(*timed, "OUTPUT_DIR", tmp_path / "parts")
@@ -156,14 +156,14 @@ def test_measuring_leaves_no_trace_and_minutes_resume_exactly(seven, tmp_path, m
 @pytest.mark.parametrize("period, iterations, evaluated", [((), 3540, 354), (("TEST.EVAL_PERIOD", 2), 898, 2)])
 def test_minutes_leave_room_for_evaluations(seven, tmp_path, monkeypatch, period, iterations, evaluated):
     """An hour of steps of a second and evaluations of six: ten of them, or as many as the user wants."""
-    monkeypatch.setattr(pace, "_measure", lambda *args: (1.0, 3))
-    monkeypatch.setattr(pace, "_evaluation_seconds", lambda *args: 6.0)
+    monkeypatch.setattr(progress, "_measure", lambda *args: (1.0, 3))
+    monkeypatch.setattr(progress, "_evaluation_seconds", lambda *args: 6.0)
     path = tmp_path / "plain.yaml"
     path.write_text(f'_BASE_: "{BASE}"\nSOLVER: {{MAX_ITER: 300, STEPS: [200], IMS_PER_BATCH: 2}}\n')
     words = ("--config-file", path, *seven[2:], "--minutes", 60, *period)
     cfg = setup(argument_parser().parse_args([str(word) for word in words]))
     loader = SimpleNamespace(dataset=SimpleNamespace(records=range(7)))
-    solver = (fitted := pace.fit_to_minutes(cfg, None, loader)).SOLVER
+    solver = (fitted := progress.fit_to_minutes(cfg, None, loader)).SOLVER
     assert solver.MAX_ITER == pytest.approx(iterations, abs=2)
     assert solver.STEPS == (round(200 * solver.MAX_ITER / 300),)
     assert fitted.TEST.EVAL_PERIOD == pytest.approx(evaluated, abs=1)
@@ -174,4 +174,20 @@ def test_the_log_says_how_long_it_will_take(seven, tmp_path):
     run(*seven, "SOLVER.MAX_ITER", 15, "TEST.EVAL_PERIOD", 0, "OUTPUT_DIR", tmp_path)
     log = (tmp_path / "log.txt").read_text()
     assert "15 iterations of 2 images, 4.29 epochs of 7 images: " in log
-    assert " s an iteration, about " in log and " of them for evaluations" in log
+    assert " s per iteration, about " in log and " of them for evaluations" in log
+
+
+def test_reckoning_from_minutes_loads_no_set_before_the_earlier_run_is_put_aside(
+    seven, tmp_path, monkeypatch, six_seconds_a_step
+):
+    words = (*seven[:2], "--minutes", 1, *seven[2:], "OUTPUT_DIR", tmp_path)
+    run(*words)
+    before = (tmp_path / "custom_val.json").stat().st_ino
+    run(*words)
+    assert (tmp_path / "previous" / "1" / "custom_val.json").stat().st_ino == before
+
+
+def test_a_hook_that_fails_before_training_is_not_hidden_by_the_bar(capsys):
+    pytest.importorskip("tqdm")
+    bar = progress.ProgressBar()
+    bar.after_train()  # as the trainer does where another hook's before_train has raised

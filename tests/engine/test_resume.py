@@ -20,7 +20,8 @@ pytest.importorskip("detectron2")
 from detectron2.engine import HookBase
 
 from fa_detectron.engine import Trainer
-from fa_detectron.engine.shares import BatchShares, what_differs
+from fa_detectron.engine.resume import effect_of_shares
+from fa_detectron.engine.step import BatchShares
 from tests.engine.conftest import run
 from tests.engine.tiny import TRAIN_NET, last_state, make_config, make_set
 
@@ -124,14 +125,14 @@ def test_another_batch_or_number_of_processes_is_named(mixed, tmp_path):
 @pytest.mark.parametrize(
     "before, now, words",
     [
-        ((16, 4, 1), (16, 2, 1), "16 images over 4 processes, now it is 16 images over 2 processes: the images go on"),
-        ((16, 4, 1), (16, 2, 1), "which of them share a part"),
-        ((16, 4, 1), (16, 1, 4), "as they would have; only what a step draws"),
+        ((16, 4, 1), (16, 2, 1), "16 images over 4 processes, now it is 16 images over 2 processes: the images cont"),
+        ((16, 4, 1), (16, 2, 1), "grouped into other batches"),
+        ((16, 4, 1), (16, 1, 4), "continue unchanged; only random numbers"),
         ((16, 4, 1), (16, 4, 1), "^$"),
     ],
 )
 def test_what_other_processes_change(before, now, words):
-    assert re.search(words, what_differs(BatchShares(*before), BatchShares(*now)))
+    assert re.search(words, effect_of_shares(BatchShares(*before), BatchShares(*now)))
 
 
 def test_the_seed_of_a_run_without_one_is_kept(mixed, tmp_path, monkeypatch):

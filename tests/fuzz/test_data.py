@@ -14,12 +14,13 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.data.checks.boxes import check_classes, clean_boxes
-from fa_detectron.data.checks.statistics import InputSize, box_statistics, repeated_boxes
+from fa_detectron.data.checks.boxes import clean_boxes, repeated_boxes
+from fa_detectron.data.checks.classes import check_classes
+from fa_detectron.data.checks.images import same_content, scan_images
+from fa_detectron.data.checks.statistics import InputSize, box_statistics
 from fa_detectron.data.conversion import to_coco_json, to_dataset_dicts
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.images.scan import same_content, scan_images
 from fa_detectron.data.readers import read_annotated_set
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.sources.find import parse_source

@@ -14,11 +14,10 @@ pytest.importorskip("detectron2")
 from detectron2.config import get_cfg
 
 from fa_detectron import add_feature_align_config
-from fa_detectron.data.checks.boxes import check_image_files
+from fa_detectron.data.checks.images import check_image_files, scan_images
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.file import read_header
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.images.scan import scan_images
 from fa_detectron.data.records import AnnotatedSet, ImageRecord
 from fa_detectron.data.training.mapper import DetectionMapper
 from fa_detectron.errors import UserError

@@ -9,7 +9,7 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.data.datasets import register_coco_instances
 from pycocotools.coco import COCO
 
-from fa_detectron.engine.evaluators import server_file
+from fa_detectron.engine.results import server_file
 from tests.engine.conftest import run
 
 

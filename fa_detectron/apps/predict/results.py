@@ -10,9 +10,8 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 from detectron2.structures import Instances
 from PIL import Image
 
-from fa_detectron.data.atomic import write_json_atomically
 from fa_detectron.errors import UserError
-from fa_detectron.files import atomic_write
+from fa_detectron.files import atomic_write, write_json
 from fa_detectron.opencv import import_cv2
 from fa_detectron.visualization import class_colour, draw_boxes
 
@@ -44,7 +43,7 @@ def coco_results(instances: Instances, ids: Sequence[int | str], category_ids: S
 def write_results(path: str, results: list[dict[str, Any]]) -> None:
     """Write COCO results as JSON, whole or not at all."""
     with _writing(path):
-        write_json_atomically(path, results)
+        write_json(path, results)
 
 
 def picture_paths(paths: Sequence[str], output: str) -> list[str]:

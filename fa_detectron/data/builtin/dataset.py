@@ -19,9 +19,9 @@ from detectron2.data.datasets.coco import load_coco_json
 from filelock import FileLock
 from PIL import Image
 
-from fa_detectron.data.atomic import write_json_atomically
 from fa_detectron.data.builtin.scenes import CLASS_NAMES, render_scene
 from fa_detectron.errors import UserError
+from fa_detectron.files import write_json
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def _make_split(folder: Path, split: str) -> None:
                     "iscrowd": 0,
                 }
             )
-    write_json_atomically(
+    write_json(
         str(folder / f"{split}.json"),
         {
             "info": {"description": "Rendered scenes of shapes (fa_detectron)", "version": str(VERSION)},

@@ -10,28 +10,21 @@ from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.logger import log_first_n
 
-from fa_detectron.data.checks.boxes import (
-    all_crowd,
-    box_problem,
-    check_image_files,
-    check_images_exist,
-    class_counts,
-    nothing_to_learn,
-)
-from fa_detectron.data.checks.statistics import InputSize, box_statistics, input_size, size_that_serves
+from fa_detectron.data.checks.boxes import box_problem, nothing_to_learn
+from fa_detectron.data.checks.images import check_image_files, check_images_exist
+from fa_detectron.data.checks.statistics import InputSize, box_statistics, input_size, report_lost_boxes
 from fa_detectron.data.conversion import to_dataset_dicts
-from fa_detectron.data.copies import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.findings import Findings
+from fa_detectron.data.hold_out import COPIES_ON_BOTH_SIDES, shared_sources
 from fa_detectron.data.images.pixel_range import settle_pixel_range
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.records import AnnotatedSet
 from fa_detectron.data.registration import TRAIN_NAME, VAL_NAME, PathLoader
+from fa_detectron.data.training.stream import all_crowd
 from fa_detectron.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 _SHOWN_CLASSES = 100
-_LOST_SHARE = 0.05  # of the boxes; some of the smallest fall between the locations in every set
 _Counts = list[tuple[int, int]]  # (boxes, images) of every class
 
 
@@ -153,13 +146,13 @@ def _check_files(path: str, records: Sequence[dict[str, Any]], reader: ImageRead
 
 def _check_path_set(loader: PathLoader, size: InputSize | None, reader: ImageReader) -> list[dict[str, Any]]:
     data = loader.read(findings := Findings(strict=True))
+    if size is not None:
+        report_lost_boxes(data, box_statistics(data, size), size, findings)
     findings.log()
     if loader.evaluated and data.has_id_zero:
         tell_of_id_zero(data.path)
     records = to_dataset_dicts(data, loader.class_names)
     _check_files(data.path, records, reader, findings)
-    if size is not None:
-        _warn_of_lost_boxes(data, size)
     return records
 
 
@@ -170,20 +163,6 @@ def tell_of_id_zero(path: str) -> None:
         "they can be higher than those of pycocotools against this file."
     )
     log_first_n(logging.INFO, text, name=__name__, key="message")
-
-
-def _warn_of_lost_boxes(data: AnnotatedSet, size: InputSize) -> None:
-    """Warn where many boxes of a training set are too small for the input size to be learnt from."""
-    statistics = box_statistics(data, size)
-    lost = len(statistics.without_location)
-    if size.short_side and lost > _LOST_SHARE * statistics.boxes:
-        larger = size_that_serves(data, size, _LOST_SHARE)
-        logger.warning(
-            "%s: %d of %d boxes (%.1f %%) hold no location at the input size (short side %d), so that nothing is "
-            "learnt from them. %s",
-            *(data.path, lost, statistics.boxes, 100 * lost / statistics.boxes, size.short_side),
-            f"--size {larger} would serve." if larger else "Cut the images into tiles.",
-        )
 
 
 def _check_metadata(cfg: CfgNode, name: str) -> Sequence[str]:
@@ -201,6 +180,27 @@ def _check_metadata(cfg: CfgNode, name: str) -> Sequence[str]:
             f"{', '.join(wanted[:10])}{', ...' if len(wanted) > 10 else ''}"
         )
     return classes or wanted or [str(i) for i in range(num_classes)]
+
+
+def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> _Counts:
+    """(boxes, images) of every class in Detectron2's dataset dicts; crowd boxes do not count.
+
+    Raises:
+        UserError: a class number is outside 0 .. num_classes - 1.
+    """
+    boxes, images = [0] * num_classes, [0] * num_classes
+    for record in records:
+        labels = [a["category_id"] for a in record.get("annotations", []) if not a.get("iscrowd", 0)]
+        for label in labels:
+            if not 0 <= label < num_classes:
+                raise UserError(
+                    f"image {record.get('image_id')!r} ({record.get('file_name')}): a box has class number {label}, "
+                    f"and there are {num_classes} classes, 0 to {num_classes - 1}"
+                )
+            boxes[label] += 1
+        for label in set(labels):
+            images[label] += 1
+    return list(zip(boxes, images))
 
 
 def class_table(class_names: Sequence[str], columns: dict[str, _Counts]) -> str:

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from detectron2.config import CfgNode
 
+from fa_detectron.data.findings import Findings
 from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord
 from fa_detectron.errors import UserError
 
-_LARGEST = 2048  # pixels of a short side that is worth advising
+LOST_SHARE = 0.01  # in every set of small objects some boxes lie between the locations; more is a problem
+_LARGEST = 2048  # pixels, the largest short side that is worth advising
 
 
 @dataclass(frozen=True)
@@ -157,14 +159,20 @@ def _boxes(image: ImageRecord) -> list[Annotation]:
     return [annotation for annotation in image.annotations if not annotation.iscrowd]
 
 
-def repeated_boxes(data: AnnotatedSet) -> list[str]:
-    """Boxes that an image has twice, with the same class, in words."""
-    found = []
-    for image in data.images:
-        seen = set()
-        for annotation in image.annotations:
-            key = (annotation.label, annotation.box, annotation.iscrowd)
-            if key in seen:
-                found.append(f"{image.where(annotation)}: {', '.join(f'{v:g}' for v in annotation.box)}")
-            seen.add(key)
-    return found
+def report_lost_boxes(data: AnnotatedSet, statistics: BoxStatistics, size: InputSize, findings: Findings) -> None:
+    """Report boxes that contain no location: a note for a few of them, a problem for more than LOST_SHARE."""
+    lost = statistics.without_location
+    if not lost:
+        return
+    share = len(lost) / statistics.boxes
+    add, remedy = (findings.problem if share >= LOST_SHARE else findings.note), ""
+    if share >= LOST_SHARE and size.short_side:
+        larger = size_that_serves(data, size, LOST_SHARE)
+        remedy = f"--size {larger} would leave at most {LOST_SHARE:.0%}." if larger else "Cut the images into tiles."
+    add(
+        data.path,
+        f"boxes ({share:.2%}) that contain no location at the input size (short side {size.short_side}), so that "
+        "nothing is learnt from them",
+        lost,
+        remedy,
+    )

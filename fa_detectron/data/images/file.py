@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -80,20 +81,27 @@ def read_header(path: str | os.PathLike) -> ImageHeader:
     """
     path = os.fspath(path)
     with _errors_named(path):
-        try:
-            with open_image(path) as image:
-                # A PNG would be decoded as a whole by getexif().
-                plain = image.format == "PNG" and not _MAY_TURN & image.info.keys()
-                orientation = 1 if plain else _orientation(image)
-                deep = is_deep_colour(image) or image.mode[0] in "IF"
-                # Pillow's size of a TIFF is the upright one.
-                upright_already = image.format == "TIFF" and orientation >= 5
-                return ImageHeader(image.size[::-1] if upright_already else image.size, orientation, deep)
-        except UnidentifiedImageError:
-            tags = tiff_tags(path)
-            if tags is None:
-                raise
-            return ImageHeader((tags[WIDTH], tags[HEIGHT]), _valid(tags.get(ORIENTATION)), True)
+        stat = os.stat(path)
+        return _read_header(path, stat.st_mtime_ns, stat.st_size)
+
+
+@lru_cache(100_000)  # readers, checks and the range of the pixels each ask for it
+def _read_header(path: str, changed: int, size: int) -> ImageHeader:
+    """``changed``, ``size``: of the file, so that a new one is read anew."""
+    try:
+        with open_image(path) as image:
+            # A PNG would be decoded as a whole by getexif().
+            plain = image.format == "PNG" and not _MAY_TURN & image.info.keys()
+            orientation = 1 if plain else _orientation(image)
+            deep = is_deep_colour(image) or image.mode[0] in "IF"
+            # Pillow's size of a TIFF is the upright one.
+            upright_already = image.format == "TIFF" and orientation >= 5
+            return ImageHeader(image.size[::-1] if upright_already else image.size, orientation, deep)
+    except UnidentifiedImageError:
+        tags = tiff_tags(path)
+        if tags is None:
+            raise
+        return ImageHeader((tags[WIDTH], tags[HEIGHT]), _valid(tags.get(ORIENTATION)), True)
 
 
 def read_values(path: str | os.PathLike, upright: bool) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from fa_detectron.data.findings import Findings
-from fa_detectron.data.sources.source import LINKS
+from fa_detectron.data.sources.source import LINKS, is_below
 from fa_detectron.errors import UserError
 
 
@@ -171,11 +171,6 @@ class ImageFinder:
                 for name in sorted(names):
                     found[_key(name)].append(os.path.join(folder, name))
         return self._indices[root]
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Whether a normalized path is that of something in a folder, or below; neither is looked at."""
-    return path.startswith(os.path.join(folder, ""))
 
 
 def _key(name: str) -> str:

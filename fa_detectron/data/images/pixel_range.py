@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fa_detectron.data.checks.boxes import HEADERS, spread
+from fa_detectron.data.checks.images import HEADERS, spread
 from fa_detectron.data.findings import NOTE, PROBLEM, REFUSED, Findings
 from fa_detectron.data.images.file import read_header
 from fa_detectron.data.images.pixels import ImageReader

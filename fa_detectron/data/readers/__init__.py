@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from fa_detectron.data.checks.fractions import refuse_fractions
+from fa_detectron.data.checks.boxes import refuse_fractions
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers.coco import read_coco
 from fa_detectron.data.readers.createml import read_createml

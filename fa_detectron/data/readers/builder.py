@@ -5,13 +5,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from fa_detectron.data.checks.boxes import MOST_PIXELS, report_images
 from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.images.finder import ImageFinder
 from fa_detectron.data.readers.image_list import size_from_file
 from fa_detectron.data.readers.shapes import Box
-from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
-from fa_detectron.data.sources.source import Source, encodable, links_outside
+from fa_detectron.data.records import MOST_PIXELS, AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.sources.source import Source, is_file_name, links_outside
 from fa_detectron.data.sources.splits import is_image
 from fa_detectron.data.values import class_name, flag, number, short
 from fa_detectron.errors import UserError
@@ -35,10 +34,8 @@ class SetBuilder:
         own = source.path if os.path.isdir(source.path) else os.path.dirname(source.path)
         root = os.path.dirname(own) if os.path.basename(own).casefold() in _ANNOTATION_FOLDERS else own
         places = [os.path.join(root, name) if name else root for name in folders]
-        if options.images_root:
-            root = os.path.abspath(os.path.expanduser(options.images_root))
-            if not os.path.isdir(root):
-                raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {root}")
+        if named := options.images_folder():
+            root = named
             places = [os.path.join(root, name) if name else root for name in folders]
         elif own != root:
             places.append(own)
@@ -78,7 +75,7 @@ class SetBuilder:
         Returns:
             None where the image cannot be used; its boxes are then left out, too, and the findings have it.
         """
-        if not isinstance(name, str) or not name.strip() or "\0" in name or not encodable(name):
+        if not is_file_name(name) or not name.strip():
             self.refuse("images without a file name", f"{where}: {short(name)}")
             return None
         path = self.finder.find(*map(self._relative, beside), name, *otherwise)
@@ -166,7 +163,7 @@ class SetBuilder:
             findings.problem(self.path, what, items)
         for what, items in self._notes.items():
             findings.note(self.path, what, items)
-        report_images(self.path, self._unreadable, [], findings)
+        findings.refuse(self.path, "images that cannot be read", self._unreadable)
         if self._left_out:
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self._left_out.items()))
             self.say(f"annotations left out, since they are no boxes or areas: {counts}")

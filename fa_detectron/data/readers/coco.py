@@ -9,15 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from fa_detectron.data.checks.boxes import MOST_PIXELS
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.finder import ImageFinder
 from fa_detectron.data.readers.coco_categories import Categories, read_categories
+from fa_detectron.data.readers.files import read_json
 from fa_detectron.data.readers.image_list import size_from_file
-from fa_detectron.data.readers.json_file import read_json
-from fa_detectron.data.readers.segmentation import overlap, polygon_bounds, segmentation_bounds
-from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
-from fa_detectron.data.sources.source import Source, encodable
+from fa_detectron.data.readers.shapes import overlap, polygon_bounds, segmentation_bounds
+from fa_detectron.data.records import MOST_PIXELS, AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.sources.source import Source, is_file_name
 from fa_detectron.data.values import flag, identity, number, short
 from fa_detectron.errors import UserError
 
@@ -62,7 +61,7 @@ def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int 
             broken.append(f"images[{i}]: id must be a whole number or a text, is {short(item.get('id'))}")
         elif not isinstance(name, str):
             broken.append(f"{where}: file_name must be a string, is {short(item.get('file_name'))}")
-        elif not encodable(name):
+        elif not is_file_name(name):
             broken.append(f"{where}: file_name {short(name)} cannot be a file's name")
         elif None in map(_side, sides):
             broken.append(f"{where}: width and height must be whole numbers up to {MOST_PIXELS}, are {short(sides)}")
@@ -90,10 +89,8 @@ def _finder(path: str, options: ReadOptions, names: list[str]) -> ImageFinder:
     stem = Path(path).stem.removeprefix("instances_")
     below = ["images", "JPEGImages", stem, os.path.join("images", stem)]
     own, up = os.path.dirname(path), os.path.dirname(os.path.dirname(path))
-    if options.images_root:
-        bases = [root := os.path.abspath(os.path.expanduser(options.images_root))]
-        if not os.path.isdir(root):
-            raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {root}")
+    if root := options.images_folder():
+        bases = [root]
     else:
         bases = [own, up]
         # Nothing is looked for in the whole folder above, unless the images lie in a part of it.

@@ -6,7 +6,7 @@ more than a pixel around its centre, and none does from its corner.
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers.builder import SetBuilder
-from fa_detectron.data.readers.json_file import objects, read_json
+from fa_detectron.data.readers.files import objects, read_json
 from fa_detectron.data.readers.shapes import Box, numbers
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.sources.source import Source

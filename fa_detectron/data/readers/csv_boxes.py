@@ -1,4 +1,4 @@
-"""Read a CSV file of boxes: a header with the columns in any order, and and one row per box with its corners in pixels.
+"""Read a CSV file of boxes: a header with the columns in any order, and one row per box with its corners in pixels.
 
 Corners that all lie between 0 and 1, or hardly beyond, are fractions of the image's sides. Where a row has more than
 two points (x1, y1 to x4, y4), the box around them counts. A row with an image alone is an image without a box. A column
@@ -8,7 +8,7 @@ called split, set or subset names the splits.
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fa_detectron.data.checks.fractions import like_fractions
+from fa_detectron.data.checks.boxes import like_fractions
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers.builder import SetBuilder
 from fa_detectron.data.readers.csv_columns import (
@@ -34,7 +34,8 @@ def read_csv(source: Source, options: ReadOptions, findings: Findings) -> Annota
     builder = SetBuilder(source, options, findings)
     header, rows = csv_table(source.path)
     columns = {column: header.index(field) for column, field in find_columns(header).items()}
-    box_of, in_split = _box_reader(header, columns), _split_reader(source, columns, builder)
+    box_of = _box_reader(header, columns)
+    in_split = _split_reader(source, columns, csv_splits(header, rows), builder)
     crowd = crowd_columns(header)
     images: dict[str, ImageRecord | None] = {}
     for line, row in rows:
@@ -77,11 +78,12 @@ def _box_reader(header: list[str], columns: dict[str, int]) -> Callable[[list[st
     return around if points else corners
 
 
-def _split_reader(source: Source, columns: dict[str, int], builder: SetBuilder) -> Callable[[list[str], str], bool]:
+def _split_reader(
+    source: Source, columns: dict[str, int], known: list[str], builder: SetBuilder
+) -> Callable[[list[str], str], bool]:
     """What tells whether a row, of which it gets the place, too, belongs to the source's split."""
     if not source.split:
         return lambda row, where: True
-    known = csv_splits(source.path)
     if not any(is_name_of(name, source.split) for name in known):
         names = ", ".join(known) or "none"
         raise NoSuchSplit(f"{source.path}: has no split {source.split!r}; it has {names} (FILE.csv:SPLIT)")

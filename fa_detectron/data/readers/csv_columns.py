@@ -1,9 +1,9 @@
 """The columns of a CSV file of boxes: what they may be called, and which splits they name."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 
-from fa_detectron.data.readers.text import read_text
+from fa_detectron.data.readers.files import read_text
 from fa_detectron.data.sources.outline import csv_rows
 from fa_detectron.data.sources.splits import is_split
 
@@ -91,27 +91,23 @@ def coordinates_missing(header: Iterable[str]) -> list[str]:
     return [column for column in (*CORNERS, "class") if column not in found]
 
 
-def csv_table(path: str) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def csv_table(path: str) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """The header of a CSV file, which empty lines may precede, and (line number, fields) of each further row.
-
-    Raises:
-        UserError: the file cannot be read; the rows raise it, too.
-    """
-    lines = read_text(path).splitlines()
-    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
-    rows = csv_rows(path, lines[first:])
-    return next(rows, []), enumerate(rows, first + 2)
-
-
-def csv_splits(path: str) -> list[str]:
-    """The splits that a CSV file names in a column, as it calls them; [] where it has none.
-
-    A column that has the same value in all rows, and one that is no usual name of a split, tells no splits.
 
     Raises:
         UserError: the file cannot be read.
     """
-    header, rows = csv_table(path)
+    lines = read_text(path).splitlines()
+    first = next((index for index, line in enumerate(lines) if line.strip()), 0)
+    rows = csv_rows(path, lines[first:])
+    return next(rows, []), list(enumerate(rows, first + 2))
+
+
+def csv_splits(header: Sequence[str], rows: Iterable[tuple[int, list[str]]]) -> list[str]:
+    """The splits that the rows of :func:`csv_table` name in a column, as they are written; [] if there are none.
+
+    A column with the same value in all rows that is not the usual name of a split names no splits.
+    """
     field = find_columns(header).get("split")
     if field is None:
         return []

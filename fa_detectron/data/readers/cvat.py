@@ -15,10 +15,10 @@ from xml.etree.ElementTree import Element
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.files import parse_xml
 from fa_detectron.data.readers.shapes import Box, ellipse, hull, rectangle, rotated
-from fa_detectron.data.readers.xml import parse_xml
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
-from fa_detectron.data.sources.source import NoSuchSplit, Source, encodable, is_inside
+from fa_detectron.data.sources.source import NoSuchSplit, Source, is_file_name, is_inside
 from fa_detectron.data.sources.splits import split_names
 from fa_detectron.data.values import flag, number
 from fa_detectron.errors import UserError
@@ -51,7 +51,7 @@ def read_cvat(source: Source, options: ReadOptions, findings: Findings) -> Annot
 
 def _folders(root: Element) -> list[str]:
     subsets = dict.fromkeys(image.get("subset", "") for image in root.iterfind("image"))
-    return ["images", "", *(os.path.join("images", name) for name in subsets if is_inside(name) and encodable(name))]
+    return ["images", "", *(os.path.join("images", name) for name in subsets if is_inside(name) and is_file_name(name))]
 
 
 def _of_subset(source: Source, images: list[Element]) -> list[Element]:

@@ -2,10 +2,9 @@
 
 import os
 
-from fa_detectron.data.checks.boxes import MOST_PIXELS
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.file import read_header
-from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
+from fa_detectron.data.records import MOST_PIXELS, AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.errors import UserError
 
 

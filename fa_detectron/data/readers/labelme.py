@@ -10,7 +10,7 @@ from typing import Any
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers.builder import SetBuilder
-from fa_detectron.data.readers.json_file import objects, read_json
+from fa_detectron.data.readers.files import objects, read_json
 from fa_detectron.data.readers.shapes import Box, ellipse, hull
 from fa_detectron.data.records import AnnotatedSet, ImageRecord, ReadOptions
 from fa_detectron.data.sources.source import Source, links_outside
@@ -26,11 +26,10 @@ def files_below(folder: str, suffix: str) -> Iterator[str]:
     """The files of a suffix in a folder and below, in the order of their paths; links that lead out are passed over."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if name.lower().endswith(suffix) and not name.startswith("._"):
-                path = os.path.join(place, name)
-                if not links_outside(folder, [os.path.relpath(path, folder)]):
-                    yield path
+        names = sorted(name for name in names if name.lower().endswith(suffix) and not name.startswith("._"))
+        paths = {os.path.relpath(os.path.join(place, name), folder): os.path.join(place, name) for name in names}
+        outside = links_outside(folder, paths)
+        yield from (path for relative, path in paths.items() if relative not in outside)
 
 
 def read_labelme(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:

@@ -8,9 +8,9 @@ from xml.etree.ElementTree import Element
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers.builder import SetBuilder
+from fa_detectron.data.readers.files import parse_xml
 from fa_detectron.data.readers.labelme import files_below
 from fa_detectron.data.readers.shapes import Box, hull
-from fa_detectron.data.readers.xml import parse_xml
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 from fa_detectron.data.sources.source import Source
 from fa_detectron.errors import UserError

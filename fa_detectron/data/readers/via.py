@@ -12,7 +12,7 @@ from typing import Any
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.readers.builder import SetBuilder
 from fa_detectron.data.readers.csv_columns import csv_table
-from fa_detectron.data.readers.json_file import objects, read_json
+from fa_detectron.data.readers.files import objects, read_json
 from fa_detectron.data.readers.shapes import Box, ellipse, hull, rectangle
 from fa_detectron.data.records import AnnotatedSet, ReadOptions
 from fa_detectron.data.sources.source import Source

@@ -12,9 +12,9 @@ from collections.abc import Iterable
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from fa_detectron.data.checks.boxes import MOST_PIXELS
 from fa_detectron.data.findings import NOTE, Findings
 from fa_detectron.data.images.finder import ImageFinder
+from fa_detectron.data.readers.files import parse_xml
 from fa_detectron.data.readers.image_list import size_from_file
 from fa_detectron.data.readers.voc_layout import (
     SUFFIXES,
@@ -28,8 +28,7 @@ from fa_detectron.data.readers.voc_layout import (
     split_xml_folder,
     xml_folder,
 )
-from fa_detectron.data.readers.xml import parse_xml
-from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord, ReadOptions
+from fa_detectron.data.records import MOST_PIXELS, AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.data.sources.source import LINKS, Source, links_outside
 from fa_detectron.data.sources.splits import is_image
 from fa_detectron.data.values import class_name, flag, number

@@ -3,12 +3,13 @@
 import os
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.finder import ImageFinder
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.sources.source import is_inside
-from fa_detectron.data.sources.splits import IMAGE_SUFFIXES, SPLITS, is_image, split_names
+from fa_detectron.data.sources.splits import IMAGE_SUFFIXES, SPLIT_NAMES, is_image, split_names
 from fa_detectron.errors import UserError
 
 SUFFIXES = tuple(sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix != ".jpg", suffix)))
@@ -76,7 +77,7 @@ def split_list(folder: str, split: str) -> str:
 
 def voc_splits(folder: str) -> list[str]:
     """The usual splits of a set without ImageSets: lists in its folder, or folders in annotations/."""
-    found = {split_list(folder, split) or split_xml_folder(folder, split): split for split in reversed(SPLITS)}
+    found = {split_list(folder, split) or split_xml_folder(folder, split): split for split in reversed(SPLIT_NAMES)}
     return [split for place, split in reversed(found.items()) if place]
 
 
@@ -132,10 +133,8 @@ def read_ids(folder: str, split: str, annotations: str, findings: Findings) -> l
 
 def image_finder(root: str, annotations: str, split: str, options: ReadOptions, ids: list[str]) -> ImageFinder:
     """Looks in the set's images/ (and images/SPLIT), in ``root`` and beside the XML files."""
-    if options.images_root:
-        root = annotations = os.path.abspath(os.path.expanduser(options.images_root))
-        if not os.path.isdir(root):
-            raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {root}")
+    if named := options.images_folder():
+        root = annotations = named
     bases = _folders(root, _IMAGE_FOLDERS)
     own = [place for base in (*bases, root) for place in _folders(base, split_names(split))]
     folders = dict.fromkeys((*own, *bases, root, annotations))
@@ -152,14 +151,22 @@ def first_pixel(folder: str) -> int:
     Args:
         folder: of the XML files. One that is called after a split has the others beside it.
     """
-    zeros = ones = 0
+    files = []
     for place in (folder, *_other_splits(folder)):
-        for name in os.listdir(place):
-            path = os.path.join(place, name)
-            if name.lower().endswith(".xml") and not os.path.islink(path):  # which may lead anywhere
-                for value in _minima(path):
-                    zeros += -1 < value < 1
-                    ones += 1 <= value < 2
+        with os.scandir(place) as entries:  # links may lead anywhere
+            found = [e for e in entries if e.name.lower().endswith(".xml") and e.is_file(follow_symlinks=False)]
+        files += [(e.path, (stat := e.stat()).st_mtime_ns, stat.st_size) for e in found]
+    return _first_pixel(frozenset(files))
+
+
+@lru_cache(8)  # every split of a set asks for it
+def _first_pixel(files: frozenset[tuple[str, int, int]]) -> int:
+    """``files``: (path, time of the last change, size)."""
+    zeros = ones = 0
+    for path, _, _ in files:
+        for value in _minima(path):
+            zeros += -1 < value < 1
+            ones += 1 <= value < 2
     return 0 if zeros > ones else 1
 
 
@@ -167,9 +174,9 @@ def _other_splits(folder: str) -> Iterable[str]:
     above, name = os.path.split(folder)
     if is_xml_folder(folder):  # SPLIT/annotations
         above, name = os.path.split(above)
-    if name.casefold() not in SPLITS:
+    if name.casefold() not in SPLIT_NAMES:
         return []
-    return [place for other in _folders(above, SPLITS) if (place := xml_folder(other)) and place != folder]
+    return [place for other in _folders(above, SPLIT_NAMES) if (place := xml_folder(other)) and place != folder]
 
 
 def _minima(path: str) -> Iterable[float]:

@@ -3,18 +3,16 @@
 import os
 import shlex
 
-from fa_detectron.data.readers.csv_columns import csv_splits
-from fa_detectron.data.readers.json_file import read_json
+from fa_detectron.data.readers.csv_columns import csv_splits, csv_table, find_columns
+from fa_detectron.data.readers.files import read_json
 from fa_detectron.data.readers.voc_layout import has_image_sets, split_list, split_xml_folder, voc_splits, xml_folder
-from fa_detectron.data.sources import splits
 from fa_detectron.data.sources.folders import (
-    SPLITS,
     SUFFIXES,
     AnnotationFile,
     annotation_files,
     choose,
     folders_in,
-    look,
+    outline_file,
     places_below,
 )
 from fa_detectron.data.sources.formats import FORMATS, refusal_of
@@ -29,6 +27,7 @@ from fa_detectron.data.sources.splits import (
     read_description,
     split_names,
     usual_description,
+    yolo_splits,
 )
 from fa_detectron.errors import UserError
 
@@ -65,7 +64,7 @@ def splits_of(text: str) -> dict[str, Source]:
     if split:
         return {split: parse_source(text, split)}
     found = {}
-    for name in SPLITS:
+    for name in ("train", "val", "test"):
         if source := _split_of(path, name):
             found[name] = source
     return found or {"train": parse_source(path, "train")}
@@ -119,7 +118,7 @@ def _of_file(path: str, split: str, named: bool) -> Source:
         return Source(path, split, "yolo")
     if suffix in _ARCHIVES:
         raise UserError(f"{path}: an archive; unpack it and name the folder")
-    file = look(path)
+    file = outline_file(path)
     if not file.format:
         if suffix == ".json":
             read_json(path)
@@ -138,7 +137,7 @@ def _source(file: AnnotationFile, split: str, named: bool) -> Source:
             if any(is_name_of(name, split) for name in subsets):
                 return Source(path, split, key)
             raise NoSuchSplit(f"{path}: has no subset {split!r}; it has {', '.join(subsets)} (FILE.xml:SUBSET)")
-    if key == "csv" and (names := csv_splits(path)):
+    if key == "csv" and "split" in find_columns(file.outline.keys) and (names := csv_splits(*csv_table(path))):
         if any(is_name_of(name, split) for name in names):
             return Source(path, split, key)
         raise NoSuchSplit(f"{path}: has no split {split!r}; it has {', '.join(names)} (FILE.csv:SPLIT)")
@@ -175,7 +174,7 @@ def _of_folder(folder: str, split: str, named: bool) -> Source:
 def _other_splits(folder: str) -> list[str]:
     parts = {name: os.path.join(folder, name) for name in folders_in(folder) if is_split(name)}
     found = [name for name, part in parts.items() if _set_file(part, name, False) or _per_image_set(part)]
-    return list(dict.fromkeys(found + voc_splits(folder) + splits.splits_of(folder)))
+    return list(dict.fromkeys(found + voc_splits(folder) + yolo_splits(folder)))
 
 
 def _voc_folder(folder: str) -> bool:
@@ -223,11 +222,12 @@ def _elsewhere(folder: str) -> UserError | None:
 def _refused_files(folder: str) -> str:
     """What is in a folder instead of annotations with boxes, in words; "" where there is nothing that is known."""
     for place, _, names in os.walk(folder):
+        outside = links_outside(place, [name for name in names if name.lower().endswith(SUFFIXES)])
         for name in sorted(names):
             if name.lower().endswith((".tfrecord", ".record")):
                 return f"TFRecord files ({os.path.join(place, name)}); export the set as COCO"
-            if name.lower().endswith(SUFFIXES) and not links_outside(place, [name]):
-                if text := refusal_of(look(os.path.join(place, name)).outline):
+            if name.lower().endswith(SUFFIXES) and name not in outside:
+                if text := refusal_of(outline_file(os.path.join(place, name)).outline):
                     return f"{text} ({os.path.join(place, name)})"
     if all(is_image(name) for _, _, names in os.walk(folder) for name in names):
         return "images alone (masks hold no boxes): the file of their annotations is missing"

@@ -10,7 +10,6 @@ from fa_detectron.data.sources.source import NoSuchSplit, links_outside
 from fa_detectron.data.sources.splits import is_name_of, is_split
 from fa_detectron.errors import UserError
 
-SPLITS = ("train", "val", "test")
 SUFFIXES = (".json", ".xml", ".csv")
 _MANY = 20  # files of a suffix in a folder, from which a few are looked at to tell whether each is an image's
 
@@ -21,7 +20,7 @@ class AnnotationFile(NamedTuple):
     outline: Glance
 
 
-def look(path: str) -> AnnotationFile:
+def outline_file(path: str) -> AnnotationFile:
     try:
         outline = glance(path)
     except OSError:
@@ -67,10 +66,9 @@ def annotation_files(folder: str) -> list[AnnotationFile]:
 
 def _look_at(folder: str, names: list[str]) -> list[AnnotationFile]:
     """Those of the files that are of a known format; links out of the folder are passed over."""
-    usable = [
-        name for name in names if os.path.isfile(os.path.join(folder, name)) and not links_outside(folder, [name])
-    ]
-    return [item for name in usable if (item := look(os.path.join(folder, name))).format]
+    outside = links_outside(folder, names)
+    paths = [os.path.join(folder, name) for name in names if name not in outside]
+    return [item for path in paths if os.path.isfile(path) and (item := outline_file(path)).format]
 
 
 def choose(folder: str, files: list[AnnotationFile], split: str) -> tuple[AnnotationFile, bool]:

@@ -9,8 +9,7 @@ from typing import NamedTuple
 from xml.sax.handler import ContentHandler
 from xml.sax.xmlreader import AttributesImpl
 
-from fa_detectron.data.readers.text import text_encoding
-from fa_detectron.data.readers.xml import walk_xml
+from fa_detectron.data.readers.files import text_encoding, walk_xml
 from fa_detectron.errors import UserError
 
 _READ = 1 << 20  # bytes from the beginning of a file

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fa_detectron.errors import UserError
 
@@ -58,13 +58,17 @@ class AnyCase:
         return self._listings[folder]
 
 
-def encodable(name: str) -> bool:
-    """Whether the file system can be asked for a name; JSON may hold halves of characters."""
+def is_file_name(name: Any) -> bool:
+    """Whether the file system can be asked for it: a text without NUL, and without halves of characters as in JSON."""
     try:
-        os.fsencode(name)
+        return isinstance(name, str) and bool(name) and b"\0" not in os.fsencode(name)
     except UnicodeEncodeError:
         return False
-    return True
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether a normalized absolute path is a folder or lies below it; the file system is not asked."""
+    return os.path.join(path, "").startswith(os.path.join(folder, ""))
 
 
 def links_outside(root: str, names: Iterable[str]) -> set[str]:

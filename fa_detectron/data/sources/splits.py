@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from fa_detectron.data.readers.text import read_text
+from fa_detectron.data.readers.files import read_text
 from fa_detectron.data.sources.source import AnyCase
 from fa_detectron.errors import UserError
 from fa_detectron.plain_yaml import read_plain_yaml
@@ -11,7 +11,7 @@ from fa_detectron.plain_yaml import read_plain_yaml
 IMAGE_SUFFIXES = frozenset(".bmp .gif .jfif .jpe .jpeg .jpg .mpo .pgm .png .pnm .ppm .tif .tiff .webp".split())
 LABEL_FOLDERS = ("labels", "labelTxt")  # the second one holds DOTA's rows
 _VALIDATION = ("val", "valid", "validate", "validation")
-SPLITS = ("train", *_VALIDATION, "test")
+SPLIT_NAMES = ("train", *_VALIDATION, "test")
 
 
 def split_names(split: str) -> tuple[str, ...]:
@@ -26,7 +26,7 @@ def is_name_of(name: str, split: str) -> bool:
 
 def is_split(name: str) -> bool:
     """Whether a name is one of the usual names of splits; case does not matter."""
-    return name.casefold() in SPLITS
+    return name.casefold() in SPLIT_NAMES
 
 
 def is_image(name: str) -> bool:
@@ -62,7 +62,7 @@ def _describes(path: str) -> bool:
         content = read_plain_yaml(path)
     except UserError:  # of another program
         return False
-    return isinstance(content, dict) and bool(content.get("names")) and any(content.get(split) for split in SPLITS)
+    return isinstance(content, dict) and bool(content.get("names")) and any(content.get(split) for split in SPLIT_NAMES)
 
 
 def read_description(path: str) -> dict[str, Any]:
@@ -113,9 +113,9 @@ def has_split(folder: str, split: str) -> str:
     return ""
 
 
-def splits_of(folder: str) -> list[str]:
+def yolo_splits(folder: str) -> list[str]:
     """The usual splits that a YOLO folder without a description has, each under its own name."""
-    found = {has_split(folder, split): split for split in reversed(SPLITS)}
+    found = {has_split(folder, split): split for split in reversed(SPLIT_NAMES)}
     return [split for images, split in reversed(found.items()) if images]
 
 

@@ -54,9 +54,7 @@ class DetectionMapper(DatasetMapper):
         transforms = self.augmentations(augmented)
         pixels = augmented.image if self._colour == "RGB" else augmented.image[:, :, ::-1]
         item["image"] = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-        if not self.is_train:
-            item.pop("annotations", None)
-        elif "annotations" in item:
+        if self.is_train and "annotations" in item:
             self._transform_annotations(item, transforms, pixels.shape[:2])
         return item
 

@@ -22,7 +22,6 @@ from detectron2.data.samplers import (
 from detectron2.utils import comm
 from torch.utils.data import DataLoader, Dataset
 
-from fa_detectron.data.checks.boxes import all_crowd
 from fa_detectron.errors import UserError
 
 _LAST_SECONDS = 20
@@ -102,6 +101,12 @@ class BatchStream(Iterable[list[tuple[int, int]]]):
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         return islice(self._batches(), self._start * self._workers + self._rank, None, self._workers)
+
+
+def all_crowd(record: dict[str, Any]) -> bool:
+    """Whether an image has boxes, all of them crowd boxes. Training skips it: it would be background with objects."""
+    annotations = record.get("annotations", ())
+    return bool(annotations) and all(annotation.get("iscrowd", 0) for annotation in annotations)
 
 
 def build_train_loader(cfg: CfgNode, mapper: Callable[..., dict], seed: int, start: int = 0) -> DataLoader:

@@ -21,7 +21,7 @@ import torch.multiprocessing as mp
 from detectron2.config import CfgNode
 from detectron2.utils import comm
 
-from fa_detectron.engine.run.folder import held_lines, note_failure, take_lines
+from fa_detectron.engine.run.logs import held_lines, note_failure, take_lines
 from fa_detectron.engine.run.signals import STATUSES, handled_signals, leave_lost_terminal
 from fa_detectron.errors import SharedError, UserError, run_command
 from fa_detectron.machine import usable_cpus

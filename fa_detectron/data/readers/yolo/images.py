@@ -5,9 +5,9 @@ from typing import Any
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.finder import ImageFinder
-from fa_detectron.data.readers.text import read_text
-from fa_detectron.data.readers.yolo.labels import is_below, label_files
-from fa_detectron.data.sources.source import AnyCase, Source
+from fa_detectron.data.readers.files import read_text
+from fa_detectron.data.readers.yolo.labels import label_files
+from fa_detectron.data.sources.source import AnyCase, Source, is_below, is_file_name
 from fa_detectron.data.sources.splits import is_image, split_names
 from fa_detectron.errors import UserError
 
@@ -21,14 +21,6 @@ class Reach:
 
     def __call__(self, path: str) -> bool:
         return self._follow or os.path.join(os.path.realpath(path), "").startswith(tuple(self._real))
-
-
-def is_name(entry: str) -> bool:
-    """Whether the file system can be asked for it."""
-    try:
-        return bool(entry) and b"\0" not in os.fsencode(entry)
-    except UnicodeEncodeError:
-        return False
 
 
 class Search:
@@ -138,9 +130,7 @@ def _entries(folder: str) -> list[os.DirEntry]:
 
 def entries_of(value: Any) -> list[str]:
     """The folders and lists that a key of a data.yaml names."""
-    return [
-        entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, str) and is_name(entry)
-    ]
+    return [entry for entry in (value if isinstance(value, list) else [value]) if is_file_name(entry)]
 
 
 def tails(entry: str) -> list[str]:

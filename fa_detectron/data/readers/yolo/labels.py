@@ -2,8 +2,9 @@
 
 import os
 
-from fa_detectron.data.readers.text import read_text
+from fa_detectron.data.readers.files import read_text
 from fa_detectron.data.readers.yolo.rows import parse_rows
+from fa_detectron.data.sources.source import is_below
 from fa_detectron.data.sources.splits import LABEL_FOLDERS, is_image
 from fa_detectron.errors import UserError
 
@@ -39,11 +40,6 @@ def _swapped(stem: str) -> list[str]:
         if parts[i].lower() == "images":
             return [os.sep.join([*parts[:i], folder, *parts[i + 1 :]]) for folder in LABEL_FOLDERS]
     return []
-
-
-def is_below(path: str, root: str) -> bool:
-    """Whether an absolute, normal path lies in a folder, by its name."""
-    return os.path.join(path, "").startswith(os.path.join(root, ""))
 
 
 def strays(labels: dict[str, str]) -> list[str]:

@@ -10,13 +10,13 @@ import os
 from typing import Any, NamedTuple
 
 from fa_detectron.data.findings import NOTE, Findings
-from fa_detectron.data.readers.yolo.images import Reach, Search, entries_of, is_name, tails
+from fa_detectron.data.readers.yolo.images import Reach, Search, entries_of, tails
 from fa_detectron.data.readers.yolo.names import described_names, names_beside
 from fa_detectron.data.records import ReadOptions
-from fa_detectron.data.sources.source import LINKS, AnyCase, Source
+from fa_detectron.data.sources.source import LINKS, AnyCase, Source, is_file_name
 from fa_detectron.data.sources.splits import (
     LABEL_FOLDERS,
-    SPLITS,
+    SPLIT_NAMES,
     find_description,
     has_split,
     read_description,
@@ -50,7 +50,7 @@ def find_layout(source: Source, options: ReadOptions, findings: Findings) -> tup
     description = source.path if is_file else find_description(source.path)
     content = _description(description) if description else {}
     entries = _split_entries(description, content, source.split) if description else []
-    roots = _roots(source.path, description, content, options.images_root, findings)
+    roots = _roots(source.path, description, content, options.images_folder(), findings)
     reach = Reach(roots, options.follow_links)
     keypoints = _keypoints(description, content.get("kpt_shape"))
     if not description:
@@ -73,16 +73,12 @@ def _roots(path: str, description: str, content: dict[str, Any], images_root: st
     folder = os.path.dirname(description) if description else path
     own = os.path.abspath(os.path.join(folder, content.get("path", ".")))
     if images_root:
-        named = os.path.abspath(os.path.expanduser(images_root))
-        if not os.path.isdir(named):
-            raise UserError(f"--images (DATASETS.IMAGES_ROOT): no such folder: {named}")
-        parent = (
-            [os.path.dirname(named)] if os.path.basename(named).lower() == "images" else []
-        )  # which has labels/, too
-        return list(dict.fromkeys([named, *parent, own if os.path.isdir(own) else folder]))
+        # The folder above images/ has labels/, too.
+        parent = [os.path.dirname(images_root)] if os.path.basename(images_root).lower() == "images" else []
+        return list(dict.fromkeys([images_root, *parent, own if os.path.isdir(own) else folder]))
     if not os.path.isdir(own):
         # Where the set was described: /content/dataset, say. Its own folder has all of it in most cases.
-        names = (name for key in SPLITS for entry in entries_of(content.get(key)) for name in tails(entry))
+        names = (name for key in SPLIT_NAMES for entry in entries_of(content.get(key)) for name in tails(entry))
         if not any(map(AnyCase().find, (os.path.join(folder, name) for name in names))):
             raise UserError(
                 f"{description}: key 'path': no such folder: {own}. Correct it, or name the folder with --images."
@@ -107,7 +103,7 @@ def _split_entries(path: str, content: dict[str, Any], split: str) -> list[str]:
         raise UserError(f"{path}: has no split {split!r}; it has {', '.join(known) or 'none'} (FILE.yaml:SPLIT)")
     value = content[keys[0]]
     entries = value if isinstance(value, list) else [value]
-    bad = [repr(entry)[:80] for entry in entries if not isinstance(entry, str) or not is_name(entry)]
+    bad = [repr(entry)[:80] for entry in entries if not is_file_name(entry)]
     Findings(strict=True).refuse(path, f"entries of {split!r} that are no names of files or folders", bad)
     return entries
 
@@ -126,7 +122,7 @@ def _names_around(roots: list[str], images: list[str], findings: Findings) -> di
     folders += dict.fromkeys(os.path.dirname(image) for image in images)
     names = names_beside(folders)
     above = os.path.dirname(roots[-1])
-    if names or os.path.basename(roots[-1]).lower() not in SPLITS:
+    if names or os.path.basename(roots[-1]).lower() not in SPLIT_NAMES:
         return names
     description = find_description(above)
     if not description:

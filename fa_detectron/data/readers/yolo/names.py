@@ -4,7 +4,7 @@ import os
 from typing import Any
 
 from fa_detectron.data.findings import NOTE, Findings
-from fa_detectron.data.readers.text import read_text
+from fa_detectron.data.readers.files import read_text
 from fa_detectron.data.sources.source import AnyCase, is_inside
 from fa_detectron.data.values import class_name
 from fa_detectron.errors import UserError
