@@ -162,7 +162,7 @@ def test_nan_in_the_file_reaches_the_box_check(coco):
         ({"height": 2**63}, {}, "whole numbers"),
         ({"file_name": "\ud800.png"}, {}, "cannot be a file's name"),
         ({"file_name": "x" * 5000}, {}, "do not exist"),
-        ({"file_name": "x\0y"}, {}, "do not exist"),
+        ({"file_name": "x\0y"}, {}, "cannot be a file.s name"),
         ({"file_name": "http://[::1"}, {}, "do not exist"),
         ({}, {"bbox": [10**400, 0.5, 1, 1]}, None),
         ({}, {"area": 10**400}, None),

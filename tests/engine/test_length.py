@@ -122,7 +122,7 @@ def test_measuring_leaves_no_trace_and_minutes_resume_exactly(seven, tmp_path, m
     timed = (*words[:2], "--minutes", 1, *words[2:])
     whole = run(*timed, "OUTPUT_DIR", tmp_path / "timed")
     iterations = whole.trainer.max_iter
-    assert 4 <= iterations <= 9  # of 60 seconds, less those of measuring and of one evaluation
+    assert 2 <= iterations <= 9  # of 60 seconds, less those of measuring and of one evaluation
     written = load_config(str(tmp_path / "timed" / "config.yaml")).SOLVER
     assert (written.MAX_ITER, written.MINUTES) == (iterations, 1.0)
     assert f"length: {iterations} iterations of 4 images" in (tmp_path / "timed" / "log.txt").read_text()

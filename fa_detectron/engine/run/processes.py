@@ -27,18 +27,19 @@ from fa_detectron.errors import SharedError, UserError, run_command
 from fa_detectron.machine import usable_cpus
 
 _FAREWELL = 5.0  # seconds for the other workers to end by themselves
-# To find each other, however short --timeout is: machines start one after the other, and rank 0 reads the data first.
+# For workers to find each other, even if --timeout is shorter: machines start one after the other, and rank 0 reads the
+# data first.
 _START = timedelta(minutes=10)
 _Main = Callable[[argparse.Namespace, CfgNode], Any]
 
 
 def under_torchrun() -> bool:
-    """Whether a launcher such as torchrun has started this process as one of several (or of one)."""
+    """Whether a launcher such as torchrun has started this process."""
     return "RANK" in os.environ and "WORLD_SIZE" in os.environ
 
 
 def is_first_process() -> bool:
-    """Whether this process is the one that looks through the data for all."""
+    """Whether this process is the one that checks the data for all."""
     return os.environ.get("RANK", "0") == "0"
 
 
@@ -66,17 +67,13 @@ def count_processes(args: argparse.Namespace, cfg: CfgNode) -> tuple[int, str]:
             f"--num-gpus {args.num_gpus}: this machine has {there}"
             + ("" if gpus else "; without --num-gpus the CPU is used, and --num-processes N runs several CPU processes")
         )
-    if args.num_gpus:
-        device = "cuda"
-    elif gpus and args.num_gpus is None and not args.num_processes and cfg.MODEL.DEVICE.startswith("cuda"):
-        device = "cuda"
-    else:
-        device = "cpu"
+    asked = args.num_gpus or args.num_processes
+    by_default = gpus and args.num_gpus is None and not asked and cfg.MODEL.DEVICE.startswith("cuda")
+    device = "cuda" if args.num_gpus or by_default else "cpu"
     if not under_torchrun():
-        return args.num_gpus or args.num_processes or 1, device
+        return asked or 1, device
 
     local = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    asked = args.num_gpus or args.num_processes
     if asked and asked != local:
         raise UserError(f"torchrun started {local} processes on this machine; --num-gpus/--num-processes says {asked}")
     if device == "cuda" and local > gpus:
@@ -93,7 +90,7 @@ def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         cfg: the resolved config; MODEL.DEVICE says whether processes use GPUs or CPUs.
 
     Returns:
-        What ``main`` returns, where it ran in this process; else None.
+        What ``main`` returns if it ran in this process; else None.
 
     Raises:
         UserError: a worker process died (the message says which, and how).
@@ -106,7 +103,13 @@ def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
         return main(args, cfg)
 
     address, port = _rendezvous(args)
-    options = (main, args, cfg, local, address, port, held_lines())
+    environment = {
+        "WORLD_SIZE": str(args.num_machines * local),
+        "LOCAL_WORLD_SIZE": str(local),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(port),
+    }
+    options = (args.machine_rank * local, environment, held_lines(), main, args, cfg)
     context = mp.start_processes(_spawned, options, nprocs=local, join=False, start_method="spawn")
     try:
         with _passed_on(context.processes):
@@ -127,7 +130,7 @@ def launch(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
 
 @contextmanager
 def _passed_on(processes: list[BaseProcess]) -> Iterator[None]:
-    """Pass Ctrl-C, SIGTERM and SIGHUP on to the workers, who stop after the step in hand, and wait for them."""
+    """Pass Ctrl-C, SIGTERM and SIGHUP on to the workers, which stop after the current step, and wait for them."""
 
     def handle(number: int, frame: FrameType | None) -> None:
         leave_lost_terminal()
@@ -158,28 +161,15 @@ def _rendezvous(args: argparse.Namespace) -> tuple[str, int]:
 
 
 def _spawned(
-    index: int,
-    main: _Main,
-    args: argparse.Namespace,
-    cfg: CfgNode,
-    local: int,
-    address: str,
-    port: int,
-    lines: list[logging.LogRecord],
+    index: int, first_rank: int, environment: dict[str, str], lines: list[logging.LogRecord], *task: Any
 ) -> None:
-    os.environ.update(
-        RANK=str(args.machine_rank * local + index),
-        WORLD_SIZE=str(args.num_machines * local),
-        LOCAL_RANK=str(index),
-        LOCAL_WORLD_SIZE=str(local),
-        MASTER_ADDR=address,
-        MASTER_PORT=str(port),
-    )
+    """``task``: the arguments of :func:`_run_worker`."""
+    os.environ.update(environment, RANK=str(first_rank + index), LOCAL_RANK=str(index))
 
     def work() -> None:
-        if index == 0 and args.machine_rank == 0:
+        if first_rank + index == 0:
             take_lines(lines)
-        _run_worker(main, args, cfg)
+        _run_worker(*task)
 
     run_command(work)
 
@@ -213,13 +203,13 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
     except SharedError:
         if comm.is_main_process():
             raise
-        time.sleep(_FAREWELL)  # the first to exit has the others ended; the main process has something to say
+        time.sleep(_FAREWELL)  # the first exit ends the others, and the main process has something to say
         raise SystemExit(2) from None
     except RuntimeError as error:
         # Some of gloo's errors name it; others only say that an operation timed out or that a pair was closed.
         if not isinstance(error, dist.DistError) and not re.search("gloo|timed out|pair closure", str(error)):
             raise
-        # The first line; what follows are torch's own addresses.
+        # Only the first line: the rest is torch's own addresses.
         raise UserError(
             f"worker {rank} has lost another worker ({str(error).splitlines()[0]}); the run has ended. "
             f"--resume continues from the last checkpoint in {cfg.OUTPUT_DIR}, if there is one"
@@ -232,17 +222,17 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
 def _wait_for_all(store: dist.Store, rank: int, world: int, patience: timedelta) -> None:
     """Wait until every worker has left its last collective call.
 
-    The first to close its connections would otherwise look like a lost worker to one that is still reading from them.
+    Otherwise the first one to close its connections looks lost to one that still reads from them.
     """
     store.set(f"ended/{rank}", "")
     try:
         store.wait([f"ended/{other}" for other in range(world)], patience)
     except dist.DistError:
-        pass  # the store is gone with its worker, which has seen all end, or the others took longer than --timeout
+        pass  # the store ended with its worker, which has seen all end; or the others took longer than --timeout
 
 
 def _meet(patience: timedelta) -> dist.Store:
-    """Wait until all workers are there; the store by which they found each other."""
+    """Wait until all workers are there; returns the store by which they found each other."""
     try:
         store, _, _ = next(dist.rendezvous("env://", timeout=patience))
     except (dist.DistError, ValueError) as error:  # ValueError: a variable that is not set
