@@ -31,7 +31,7 @@ from fa_detectron.engine.config_file import load_config
 from fa_detectron.engine.progress import BarLoader, show_bars
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write, write_json
-from fa_detectron.visualization.sheet import picture_sheet
+from fa_detectron.visualization.sheets import picture_sheet
 
 _SETS = ("training", "validation")
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import torch
 
-from fa_detectron.checkpoint.safe_arrays import PlainArray
-from fa_detectron.checkpoint.safe_pickle import NUMPY_GLOBALS, load_pickle
+from fa_detectron.checkpoint.safe_pickle import NUMPY_GLOBALS, PlainArray, load_pickle
 from fa_detectron.errors import UserError
 
 # Each keeps the weights of a file that holds anything else as well; it runs what is in the file.

@@ -1,16 +1,83 @@
 """Unpickling of model-zoo files (``.pkl``) without running code.
 
-A pickle may call any importable function while it is read. Detectron2's model zoo needs none of that: its files are
-dicts of numpy arrays, numbers and strings. Everything else is refused by name. What is built takes no more memory than
-the file is long, give or take, and keys are plain, for hashing nested ones could take for ever.
+A pickle can call any importable function while it is read. Detectron2's model zoo needs none of that: its files are
+dicts of numpy arrays, numbers and strings. Everything else is refused by name. The result takes about as much memory as
+the file is long, and keys are plain, since hashing nested ones could take forever.
+
+numpy's own pickling functions trust the file: an array of dtype object, or a structured dtype with forged flags, takes
+its pointers from the file's bytes. The stand-ins here build arrays of numbers or text, as copies of exactly the bytes
+that they need.
 """
 
 import collections
+import math
 import pickle
 from typing import Any, BinaryIO
 
-from fa_detectron.checkpoint.safe_arrays import ArrayClass, PlainArray, PlainDtype, empty_array, from_bytes, scalar
+import numpy as np
+
 from fa_detectron.errors import UserError
+
+_KINDS = "biufcSU"  # bool, integers, floats, complex, bytes, text
+
+
+class PlainDtype:
+    """What ``numpy.dtype`` is in a file: a name and, as its state, a byte order."""
+
+    def __init__(self, name: Any, *_: Any) -> None:
+        try:
+            self.dtype = np.dtype(name) if isinstance(name, str) else None
+        except TypeError:
+            self.dtype = None
+        if self.dtype is None or self.dtype.kind not in _KINDS:
+            raise pickle.UnpicklingError(f"an array of dtype {name!r:.40}")
+
+    def __setstate__(self, state: Any) -> None:
+        # (version, byte order, subarray, names, fields, size, alignment, flags); the name has said the size.
+        order = state[1] if isinstance(state, tuple) and len(state) > 1 else "|"
+        if order in ("<", ">"):
+            self.dtype = self.dtype.newbyteorder(order)
+
+
+class ArrayClass:
+    """What the name ``numpy.ndarray`` stands for in a file: an argument of :func:`empty_array`, not to be called."""
+
+    def __init__(self, *_: Any) -> None:
+        raise pickle.UnpicklingError("global 'numpy.ndarray', called")
+
+
+class PlainArray(np.ndarray):
+    """An array whose state in the file is checked before numpy sees it."""
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, dtype, fortran, data = state
+        array = from_bytes(data, dtype, shape, "F" if fortran else "C")
+        super().__setstate__((1, array.shape, array.dtype, bool(fortran), array.tobytes("A")))
+
+
+def from_bytes(data: Any, dtype: Any, shape: Any, order: str = "C") -> np.ndarray:
+    """A copy of ``data`` as an array of this shape; for ``numpy.core.numeric._frombuffer`` (protocol 5) as well."""
+    if isinstance(data, str):  # written by Python 2
+        data = data.encode("latin1")
+    data = bytes(data) if isinstance(data, (bytes, bytearray, pickle.PickleBuffer)) else None
+    sizes_fit = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+    if data is None or not isinstance(dtype, PlainDtype) or not sizes_fit or order not in ("C", "F"):
+        raise pickle.UnpicklingError("an array that is no plain block of numbers")
+    if math.prod(shape) * dtype.dtype.itemsize != len(data):
+        raise pickle.UnpicklingError(f"an array of {shape} {dtype.dtype} in {len(data)} bytes")
+    return np.frombuffer(data, dtype=dtype.dtype).reshape(shape, order=order).copy(order)
+
+
+def empty_array(kind: Any, *_: Any) -> np.ndarray:
+    """For ``numpy.core.multiarray._reconstruct``: an array that its own state fills afterwards."""
+    if kind is not ArrayClass:
+        raise pickle.UnpicklingError(f"an array of type {kind!r:.40}")
+    return np.ndarray.__new__(PlainArray, (0,), "b")
+
+
+def scalar(dtype: Any, data: Any) -> Any:
+    """For ``numpy.core.multiarray.scalar``."""
+    return from_bytes(data, dtype, ())[()]
 
 
 def _latin1(text: str, encoding: str) -> bytes:
@@ -30,7 +97,7 @@ def _bytes(data: Any = b"", encoding: str = "latin1") -> bytes:
 
 
 def _check_key(key: Any) -> Any:
-    """A key or member that is hashed in no time."""
+    """A key or member that can be hashed quickly."""
     parts = key if isinstance(key, tuple) else (key,)
     if not all(isinstance(part, (str, bytes, int, float, complex, type(None))) for part in parts):
         raise pickle.UnpicklingError(f"a key of type {type(key).__name__} that is not plain")
@@ -38,7 +105,7 @@ def _check_key(key: Any) -> Any:
 
 
 def _members(items: Any = ()) -> list:
-    """The argument of ``set`` and ``frozenset``."""
+    """The argument of ``set``."""
     if not isinstance(items, (list, tuple)):
         raise pickle.UnpicklingError(f"a set of a {type(items).__name__}")
     return [_check_key(item) for item in items]
@@ -60,14 +127,12 @@ _GLOBALS: dict[tuple[str, str], Any] = {
     **NUMPY_GLOBALS,
     ("builtins", "bytes"): _bytes,
     ("builtins", "bytearray"): _bytes,
-    ("builtins", "complex"): lambda real, imaginary: complex(float(real), float(imaginary)),
     ("builtins", "set"): lambda items=(): set(_members(items)),
-    ("builtins", "frozenset"): lambda items=(): frozenset(_members(items)),
 }
 
 
 class _Bounded:
-    """A file whose reads are refused where the file ends, before memory for them is asked for."""
+    """A file that refuses to read beyond its end, before memory is allocated for it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -86,7 +151,7 @@ class _Bounded:
         return line
 
 
-# The unpickler in Python keeps its memo in a dict; the one in C makes room for as many entries as an opcode says.
+# The Python unpickler keeps its memo in a dict; the one in C allocates as many entries as an opcode says.
 class _RestrictedUnpickler(pickle._Unpickler):
     dispatch = dict(pickle._Unpickler.dispatch)
 
@@ -97,7 +162,7 @@ class _RestrictedUnpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"global '{module}.{name}'") from None
 
     def load_build(self) -> None:
-        if not isinstance(self.stack[-2], (PlainDtype, PlainArray)):  # others have no state, or would share it
+        if not isinstance(self.stack[-2], (PlainDtype, PlainArray)):  # others have no state of their own
             raise pickle.UnpicklingError(f"the state of a {type(self.stack[-2]).__name__}")
         state = self.stack.pop()
         self.stack[-1].__setstate__(state)
@@ -106,7 +171,8 @@ class _RestrictedUnpickler(pickle._Unpickler):
         self.append(bytearray(self.read(int.from_bytes(self.read(8), "little"))))
 
     def load_setitem(self) -> None:
-        self._check_target()
+        if not isinstance(self.stack[-3], dict):
+            raise pickle.UnpicklingError(f"an item set in a {type(self.stack[-3]).__name__}")
         _check_key(self.stack[-2])
         super().load_setitem()
 
@@ -124,21 +190,13 @@ class _RestrictedUnpickler(pickle._Unpickler):
         _members(self.stack)
         super().load_additems()
 
-    def load_frozenset(self) -> None:
-        _members(self.stack)
-        super().load_frozenset()
-
-    def _check_target(self) -> None:
-        if not isinstance(self.stack[-3], dict):
-            raise pickle.UnpicklingError(f"an item set in a {type(self.stack[-3]).__name__}")
-
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
     dispatch[pickle.SETITEM[0]] = load_setitem
     dispatch[pickle.SETITEMS[0]] = load_setitems
     dispatch[pickle.DICT[0]] = load_dict
     dispatch[pickle.ADDITEMS[0]] = load_additems
-    dispatch[pickle.FROZENSET[0]] = load_frozenset
+    del dispatch[pickle.FROZENSET[0]]  # not in the model zoo
 
 
 def load_pickle(path: str, remedy: str = "") -> Any:
@@ -146,7 +204,7 @@ def load_pickle(path: str, remedy: str = "") -> Any:
 
     Args:
         path: local file name.
-        remedy: what to do where the file holds something else, for the message.
+        remedy: what to do if the file holds something else, for the message.
 
     Raises:
         UserError: the file asks for anything else (the global is named), or is broken.

@@ -28,7 +28,7 @@ from fa_detectron.engine.run.signals import Stopped, StopSignals
 from fa_detectron.engine.solver import autocast_dtype, build_average, use_settings
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.errors import SharedError
-from fa_detectron.visualization.batches import save_train_batches
+from fa_detectron.visualization.sheets import save_train_batches
 
 _logger = logging.getLogger(__name__)
 _LOG_PERIOD = 20  # iterations

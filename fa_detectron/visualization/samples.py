@@ -13,10 +13,11 @@ from fa_detectron.files import atomic_write
 
 from .drawing import class_colour, draw_boxes
 
-_SHORT_SIDE = 420  # pixels of a panel, so that labels stay readable on small images
+_SHORT_SIDE = 420  # pixels per panel, so that labels stay readable on small images
 _LONG_SIDE = 1000
 _TITLE = 26
 _GAP = 8
+_COLUMNS = 4
 _PAPER = (250, 250, 250)
 _INK = (30, 30, 30)
 
@@ -43,12 +44,28 @@ def readable_scale(image: Image.Image, long_side: int = _LONG_SIDE) -> float:
 def captioned(
     image: Image.Image, boxes: np.ndarray, classes: Sequence[int], labels: Sequence[str], title: str, scale: float = 0.0
 ) -> Image.Image:
-    """One captioned picture; the rest as in :func:`boxes_picture`."""
+    """:func:`boxes_picture` below a title."""
     drawn = boxes_picture(image, boxes, classes, labels, scale)
     panel = Image.new("RGB", (drawn.width, drawn.height + _TITLE), _PAPER)
     panel.paste(drawn, (0, _TITLE))
     ImageDraw.Draw(panel).text((4, 4), title, font=ImageFont.load_default(15), fill=_INK)
     return panel
+
+
+def arrange(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures row by row in one, at most four per row; an empty one if there are none."""
+    rows = [pictures[i : i + _COLUMNS] for i in range(0, len(pictures), _COLUMNS)]
+    width = max((sum(p.width + _GAP for p in row) for row in rows), default=1 + _GAP) - _GAP
+    height = (sum(max(p.height for p in row) + _GAP for row in rows) or 1 + _GAP) - _GAP
+    sheet = Image.new("RGB", (width, height), _PAPER)
+    top = 0
+    for row in rows:
+        left = 0
+        for picture in row:
+            sheet.paste(picture, (left, top))
+            left += picture.width + _GAP
+        top += max(p.height for p in row) + _GAP
+    return sheet
 
 
 def _truth(record: Mapping[str, Any], class_names: Sequence[str]) -> tuple[np.ndarray, list[int], list[str]]:
@@ -84,12 +101,7 @@ def detection_picture(
     if "annotations" in record:
         truth, truth_classes, truth_labels = _truth(record, class_names)
         panels.insert(0, captioned(image, truth, truth_classes, truth_labels, f"ground truth ({len(truth)})"))
-    picture = Image.new("RGB", (sum(p.width for p in panels) + _GAP * (len(panels) - 1), panels[0].height), _PAPER)
-    left = 0
-    for panel in panels:
-        picture.paste(panel, (left, 0))
-        left += panel.width + _GAP
-    return picture
+    return arrange(panels)
 
 
 def save_detection_samples(

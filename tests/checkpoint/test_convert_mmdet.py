@@ -14,8 +14,7 @@ pytest.importorskip("detectron2")
 from detectron2.modeling import build_model
 
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
-from fa_detectron.checkpoint.convert_mmdet import convert, main
-from fa_detectron.checkpoint.mmdet_names import convert_names
+from fa_detectron.checkpoint.convert_mmdet import convert, convert_names, main
 from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
 from fa_detectron.ops.reference.quality import _make_grid, find_pairs

@@ -9,6 +9,7 @@ from detectron2.config import CfgNode
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from detectron2.structures import BoxMode
 from detectron2.utils.logger import log_first_n
+from tabulate import tabulate
 
 from fa_detectron.data.checks.boxes import box_problem, nothing_to_learn
 from fa_detectron.data.checks.images import check_image_files, check_images_exist
@@ -211,9 +212,4 @@ def class_table(class_names: Sequence[str], columns: dict[str, _Counts]) -> str:
     if len(class_names) > _SHOWN_CLASSES:
         rows.append([f"... {len(class_names) - _SHOWN_CLASSES} more", *("" for _ in columns)])
     rows.append(["all", *(str(sum(boxes for boxes, _ in counts)) for counts in columns.values())])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0])] + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:])])
-        for row in rows
-    ]
-    return "\n".join(lines)
+    return tabulate(rows[1:], rows[0], "plain", disable_numparse=True, colalign=["left", *("right" for _ in columns)])
