@@ -26,7 +26,7 @@ _logger = logging.getLogger(__name__)
 
 
 class Builders(DefaultTrainer):
-    """DefaultTrainer's class methods, as this project has them."""
+    """Overrides of DefaultTrainer's class methods."""
 
     @classmethod
     def build_model(cls, cfg: CfgNode) -> nn.Module:
@@ -47,7 +47,7 @@ class Builders(DefaultTrainer):
 
     @classmethod
     def build_train_loader(cls, cfg: CfgNode, seed: int = 0, start: int = 0) -> Iterable[list[dict[str, Any]]]:
-        """Endless batches of this process, as a function of the seed; ``start``: iterations that have had theirs."""
+        """Endless batches of this process, determined by the seed; ``start``: iterations that are already done."""
         mapper = DetectionMapper(cfg, is_train=True)
         return build_train_loader(cfg, mapper, seed, start * cfg.SOLVER.ACCUMULATION_STEPS)
 
@@ -63,13 +63,13 @@ class Builders(DefaultTrainer):
 
     @classmethod
     def test_with_TTA(cls, cfg: CfgNode, model: nn.Module, results: dict[str, Any]) -> dict[str, Any]:
-        """Evaluate with the test-time augmentation of TEST.AUG.*; detections go to OUTPUT_DIR/inference_TTA.
+        """Evaluate with the test-time augmentation of TEST.AUG; detections go to OUTPUT_DIR/inference_TTA.
 
         Args:
             results: of :meth:`test`, without augmentation.
 
         Returns:
-            ``results`` with the augmented ones beside them, as Detectron2 calls them: "bbox_TTA" beside "bbox".
+            ``results`` and those with augmentation, under Detectron2's names: "bbox_TTA" beside "bbox".
         """
         augmented = cfg.clone()
         augmented.defrost()

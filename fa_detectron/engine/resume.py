@@ -1,4 +1,4 @@
-"""What a run starts from: weights, or a run that was stopped, with what has been changed since."""
+"""What a run starts from: weights, or a stopped run and the settings changed since."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from fa_detectron.engine.step import BatchShares
 from fa_detectron.errors import UserError
 
 _logger = logging.getLogger(__name__)
-# Keys that a run which goes on cannot take up, and why.
+# Keys that cannot be changed when a run is resumed, and why.
 _FIXED = {
     "SEED": "the order of the data and all that is drawn follow from it",
     "DATASETS.CLASS_NAMES": "the weights have learned these classes, in this order",
@@ -28,7 +28,7 @@ _FIXED = {
 
 
 class Change(NamedTuple):
-    """A setting that is not as it was."""
+    """A setting that has changed."""
 
     key: str
     before: Any
@@ -39,7 +39,7 @@ class Change(NamedTuple):
 
 
 def settings_before(cfg: CfgNode) -> CfgNode | None:
-    """The config of the run in OUTPUT_DIR; None where it cannot be read, which is said."""
+    """The config of the run in OUTPUT_DIR; None, with a warning, if it cannot be read."""
     path = os.path.join(cfg.OUTPUT_DIR, "config.yaml")
     try:
         return load_config(path)
@@ -49,20 +49,20 @@ def settings_before(cfg: CfgNode) -> CfgNode | None:
 
 
 def changes(before: CfgNode, cfg: CfgNode) -> list[Change]:
-    """The settings that differ; where the run's folder lies is none."""
+    """The settings that differ, except OUTPUT_DIR."""
     old, new = flatten(before), flatten(cfg)
     keys = [key for key in new if key in old and key != "OUTPUT_DIR"]
     return [Change(key, old[key], new[key]) for key in keys if old[key] != new[key]]
 
 
 def check_resumable(cfg: CfgNode) -> CfgNode | None:
-    """Refuse changes that a resumed run cannot take up; weights that are not named stay those of the run (in place).
+    """Refuse changes that a resumed run cannot apply; weights that are not named stay those of the run (in place).
 
     Returns:
-        The config of the run so far; None where it cannot be read.
+        The config of the run so far; None if it cannot be read.
 
     Raises:
-        UserError: names these settings, as they were and as they are.
+        UserError: names these settings with their old and new values.
     """
     before = settings_before(cfg)
     if before is None:
@@ -80,7 +80,7 @@ def check_resumable(cfg: CfgNode) -> CfgNode | None:
 
 
 def learning_rate(cfg: CfgNode, iteration: int) -> float:
-    """Of the step that comes after ``iteration`` steps, by the config."""
+    """The learning rate of the step after ``iteration`` steps, by the config."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.SOLVER.BASE_LR)
     scheduler = build_lr_scheduler(cfg, optimizer)
     scheduler.last_epoch = min(iteration, cfg.SOLVER.MAX_ITER)
@@ -91,7 +91,7 @@ def report_changes(cfg: CfgNode, start: int) -> None:
     """Log what has changed since the run stopped, and what the learning rate will do.
 
     Args:
-        cfg: of the run that goes on; OUTPUT_DIR still has the config from before.
+        cfg: of the resumed run; OUTPUT_DIR still has the old config.
         start: iterations that are done.
     """
     before = settings_before(cfg)
@@ -111,7 +111,7 @@ def report_changes(cfg: CfgNode, start: int) -> None:
 
 
 def starting_weights(cfg: CfgNode) -> str:
-    """What a new run starts from, in words."""
+    """The message about what a new run starts from."""
     if cfg.MODEL.WEIGHTS:
         return f"starting from the weights in {cfg.MODEL.WEIGHTS}; what they do not have starts at random"
     timm = cfg.MODEL.TIMM

@@ -1,4 +1,4 @@
-"""From the command line's arguments to a checked config. Nothing is written here."""
+"""From command-line arguments to the checked config of a run. Nothing is written here."""
 
 import argparse
 import logging
@@ -15,21 +15,23 @@ from fa_detectron.engine.run.resources import check_folder
 from fa_detectron.engine.schedule import choose_length, keep_length, scale_to_workers, settle_schedule
 from fa_detectron.errors import UserError
 
-_SAMPLE_PICTURES = ("INPUT.SAMPLE_PICTURES", 16)  # of a run on data given by path
-_FILTER_EMPTY = "DATALOADER.FILTER_EMPTY_ANNOTATIONS"  # Detectron2's True is what the published configs train with
+_SAMPLE_PICTURES = ("INPUT.SAMPLE_PICTURES", 16)  # for a run on data given by path
+_FILTER_EMPTY = (
+    "DATALOADER.FILTER_EMPTY_ANNOTATIONS"  # Detectron2's default, True, is what the published configs train with
+)
 
 
 def setup(args: argparse.Namespace) -> CfgNode:
-    """Load the config, apply the arguments, register the data, and check what can be checked cheaply.
+    """Load the config, apply the arguments, register and check the data.
 
     Args:
-        args: what :func:`fa_detectron.engine.argument_parser` parsed.
+        args: parsed by :func:`fa_detectron.engine.argument_parser`.
 
     Returns:
         The frozen config of the run; MODEL.DEVICE is what it runs on.
 
     Raises:
-        UserError: anything wrong with arguments, config or data.
+        UserError: wrong arguments, config or data.
     """
     from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
     from fa_detectron.data.sources.find import parse_source
@@ -42,7 +44,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     _apply_flags(args, cfg)
     ours = cfg.DATASETS.TRAIN_PATH or cfg.DATASETS.VAL_PATH
     if args.eval_only and args.val and ours and str(parse_source(args.val, "val")) != cfg.DATASETS.VAL_PATH:
-        cfg.DATASETS.IMAGES_ROOT = ""  # of the run's own data, where other images may have the same names
+        cfg.DATASETS.IMAGES_ROOT = ""  # that of the run's own data, where other images may have the same names
     resolve_data_arguments(cfg, train=args.train or "", val=args.val or "", images=args.images or "")
     given, typed = given_keys(args.config_file, args.opts), set(args.opts[0::2])
     if cfg.DATASETS.TRAIN_PATH and _FILTER_EMPTY not in given:
@@ -55,7 +57,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
         cfg = scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
         choose_length(cfg, args.epochs, args.minutes, typed)
     _check(cfg, args, world)
-    if is_first_process() and args.machine_rank == 0:  # one process looks through the data, and the others end with it
+    if is_first_process() and args.machine_rank == 0:  # one process checks the data for all
         resumes = _resumes(cfg, args)
         before = check_resumable(cfg) if resumes else None
         if not args.eval_only:
@@ -86,10 +88,10 @@ def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
 
 
 def _keep_of_resumed_run(cfg: CfgNode, before: CfgNode | None) -> None:
-    """Take what a resumed run has found out of its data: held out images, the range of its pixels.
+    """Take what a resumed run has measured on its data: held-out images and the range of pixel values.
 
     Args:
-        before: the config of the run so far; None where none is resumed, or it cannot be read.
+        before: the config of the run so far; None for a new run, or if it cannot be read.
     """
     from fa_detectron.data.registration import VAL_NAME
 
@@ -102,7 +104,7 @@ def _keep_of_resumed_run(cfg: CfgNode, before: CfgNode | None) -> None:
 
 
 def _settle_validation(cfg: CfgNode) -> None:
-    """Hold out validation images where there is no validation set."""
+    """Hold out validation images if there is no validation set."""
     from fa_detectron.data import hold_out_validation
 
     hold_out_validation(cfg)
@@ -111,13 +113,13 @@ def _settle_validation(cfg: CfgNode) -> None:
 
 
 def _run_folder(config_file: str) -> str:
-    """The run's folder where ``config_file`` is the config.yaml of one, moved or seen from elsewhere as it may be."""
+    """The folder of the run whose config.yaml ``config_file`` is, even if it was moved; "" for other files."""
     folder, name = os.path.split(os.path.abspath(config_file))
     return folder if name == "config.yaml" and os.path.isfile(os.path.join(folder, "log.txt")) else ""
 
 
 def _resumes(cfg: CfgNode, args: argparse.Namespace) -> bool:
-    """Whether training goes on from a checkpoint, so that MODEL.WEIGHTS is not read."""
+    """Whether training continues from a checkpoint, so that MODEL.WEIGHTS is not read."""
     return bool(
         args.resume and not args.eval_only and (numbered_checkpoints(cfg.OUTPUT_DIR) or last_checkpoint(cfg.OUTPUT_DIR))
     )

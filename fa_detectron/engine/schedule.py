@@ -1,4 +1,4 @@
-"""How long a run trains, and when it warms up, evaluates and saves: settled once, before its first iteration."""
+"""How long a run trains, and when it warms up, evaluates and saves: determined before its first iteration."""
 
 import logging
 import math
@@ -11,16 +11,16 @@ from detectron2.engine import DefaultTrainer
 from fa_detectron.errors import UserError
 
 _logger = logging.getLogger(__name__)
-_WARMUP_SHARE = 10  # the warm-up takes at most this part of a run
+_WARMUP_SHARE = 10  # the warm-up takes at most one tenth of a run
 _TIMES = 10  # evaluations and checkpoints of a run on data given by path
-_MINUTES = 10.0  # and the time after which such a run writes a checkpoint
+_MINUTES = 10.0  # between its checkpoints, at most
 _ITERATIONS, _EPOCHS, _TIME = "SOLVER.MAX_ITER", "SOLVER.EPOCHS", "SOLVER.MINUTES"
 
 
 def scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
-    """Detectron2's linear rule where SOLVER.REFERENCE_WORLD_SIZE is not 0; a batch that is accumulated is a worker.
+    """Detectron2's linear scaling rule, if SOLVER.REFERENCE_WORLD_SIZE is not 0. Accumulated batches count as workers.
 
-    The images a worker stay as they are, the rate grows with the number of workers, the schedule shrinks.
+    The images per worker stay as they are, the learning rate grows with the number of workers, the schedule shrinks.
 
     Args:
         cfg: not frozen.
@@ -36,17 +36,17 @@ def scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
             f"{solver.REFERENCE_WORLD_SIZE} workers of SOLVER.REFERENCE_WORLD_SIZE"
         )
     scaled = DefaultTrainer.auto_scale_workers(cfg, workers)
-    # Rounded to 0 they would mean never.
+    # Rounded to 0, they would mean never.
     scaled.SOLVER.CHECKPOINT_PERIOD = max(min(cfg.SOLVER.CHECKPOINT_PERIOD, 1), scaled.SOLVER.CHECKPOINT_PERIOD)
     scaled.TEST.EVAL_PERIOD = max(min(cfg.TEST.EVAL_PERIOD, 1), scaled.TEST.EVAL_PERIOD)
     return scaled
 
 
 def choose_length(cfg: CfgNode, epochs: float | None, minutes: float | None, typed: Collection[str]) -> None:
-    """Settle which of SOLVER.EPOCHS, MINUTES and MAX_ITER counts (in place): of the two first, at most one is not 0.
+    """Determine whether SOLVER.EPOCHS, MINUTES or MAX_ITER counts (in place): EPOCHS or MINUTES is 0, or both are.
 
     Args:
-        epochs, minutes: of the command line's flags, None where they are not given.
+        epochs, minutes: the command line's flags, or None.
         typed: config keys that the command line sets.
 
     Raises:
@@ -82,12 +82,12 @@ def choose_length(cfg: CfgNode, epochs: float | None, minutes: float | None, typ
 
 
 def keep_length(cfg: CfgNode, before: CfgNode | None, given: Collection[str], typed: Collection[str]) -> int:
-    """The iterations of the run that is resumed, where nothing says another length; else 0.
+    """The iterations of the resumed run, unless another length is given; else 0.
 
-    Takes up how that run's length was chosen (in place: SOLVER.EPOCHS and MINUTES).
+    Keeps how that run's length was chosen (in place: SOLVER.EPOCHS and MINUTES).
 
     Args:
-        before: the config of the run so far, None where it cannot be read.
+        before: the config of the run so far, None if it cannot be read.
         given: config keys that the user's files and arguments set.
         typed: those of them that the command line sets.
 
@@ -97,14 +97,14 @@ def keep_length(cfg: CfgNode, before: CfgNode | None, given: Collection[str], ty
     solver = cfg.SOLVER
     if before is None:
         if solver.MINUTES:
-            raise UserError("--minutes: how long the run so far is to be cannot be read; give SOLVER.MAX_ITER instead")
+            raise UserError("--minutes: the length of the run so far cannot be read; give SOLVER.MAX_ITER instead")
         return 0
     old = before.SOLVER
     if solver.MINUTES and solver.MINUTES != old.MINUTES:
-        how = f"reckoned for {old.MINUTES:g} minutes" if old.MINUTES else "not reckoned from minutes"
+        how = f"estimated for {old.MINUTES:g} minutes" if old.MINUTES else "not estimated from minutes"
         raise UserError(
             f"--minutes {solver.MINUTES:g}: the run in {cfg.OUTPUT_DIR} has {old.MAX_ITER} iterations, {how}, and a "
-            "run that goes on is not reckoned again. Leave --minutes out, or give SOLVER.MAX_ITER"
+            "resumed run is not estimated again. Leave --minutes out, or give SOLVER.MAX_ITER"
         )
     if solver.EPOCHS or _ITERATIONS in typed:
         return 0
@@ -119,11 +119,11 @@ def _by_size(cfg: CfgNode, given: Collection[str]) -> bool:
 
 
 def settle_schedule(cfg: CfgNode, images: int, given: Collection[str], kept: int = 0) -> None:
-    """Settle length, steps, warm-up and periods (in place).
+    """Determine length, steps, warm-up and periods (in place).
 
-    SOLVER.STEPS belong to SOLVER.MAX_ITER and move with the length; the warm-up is at most a tenth of it; a run on data
-    given by path evaluates and saves at least ten times, and saves every ten minutes, where the user says nothing else.
-    The length that is reckoned from SOLVER.MINUTES comes later, by :func:`fix_length`.
+    SOLVER.STEPS belong to SOLVER.MAX_ITER and move with the length; the warm-up is at most a tenth of it. By default, a
+    run on data given by path evaluates and saves at least ten times, and saves every ten minutes. The length for
+    SOLVER.MINUTES is set later, by :func:`fix_length`.
 
     Args:
         cfg: not frozen, scaled to the workers.
@@ -133,7 +133,7 @@ def settle_schedule(cfg: CfgNode, images: int, given: Collection[str], kept: int
     """
     solver = cfg.SOLVER
     measured_later = bool(solver.MINUTES) and not kept
-    # Detectron2 takes negative periods for "never", as 0; below they stand for open ones.
+    # In Detectron2, negative periods mean "never", as 0 does; below they mean "not yet determined".
     cfg.TEST.EVAL_PERIOD, solver.CHECKPOINT_PERIOD = max(cfg.TEST.EVAL_PERIOD, 0), max(solver.CHECKPOINT_PERIOD, 0)
     if cfg.DATASETS.TRAIN_PATH:
         _mark_periods(cfg, given)
@@ -158,14 +158,14 @@ def _iterations(cfg: CfgNode, epochs: float, images: int) -> int:
 
 
 def length_in_words(cfg: CfgNode, images: int) -> str:
-    """Iterations and epochs of a run on so many images."""
+    """The length of a run on so many images, in iterations and epochs."""
     solver = cfg.SOLVER
     epochs = solver.MAX_ITER * solver.IMS_PER_BATCH / max(1, images)
     return f"{solver.MAX_ITER} iterations of {solver.IMS_PER_BATCH} images, {epochs:.3g} epochs of {images} images"
 
 
 def fix_length(cfg: CfgNode, iterations: int) -> None:
-    """Make a run of so many iterations of ``cfg`` (in place): steps, warm-up, and the periods that follow from it."""
+    """Set the number of iterations (in place), with the steps, warm-up and periods that depend on it."""
     solver = cfg.SOLVER
     steps = tuple(round(step * iterations / solver.MAX_ITER) for step in solver.STEPS)
     if steps != tuple(solver.STEPS) and solver.LR_SCHEDULER_NAME == "WarmupMultiStepLR":
@@ -177,7 +177,7 @@ def fix_length(cfg: CfgNode, iterations: int) -> None:
 
 
 def _cap_warmup(cfg: CfgNode) -> None:
-    """A run not longer than its warm-up would learn nothing."""
+    """A run no longer than its warm-up would learn nothing."""
     solver = cfg.SOLVER
     most = max(solver.MAX_ITER, 0) // _WARMUP_SHARE
     if solver.WARMUP_ITERS > most:
@@ -187,7 +187,7 @@ def _cap_warmup(cfg: CfgNode) -> None:
 
 
 def _mark_periods(cfg: CfgNode, given: Collection[str]) -> None:
-    """Make open periods negative: a tenth of the length that is to come, and at most as many iterations."""
+    """Make undetermined periods negative: they become a tenth of the length, and at most as many iterations."""
     solver = cfg.SOLVER
     if "TEST.EVAL_PERIOD" not in given:
         cfg.TEST.EVAL_PERIOD = -sys.maxsize

@@ -1,4 +1,4 @@
-"""The optimizer, SGD or AdamW, with the weight decay that the method needs; the average of the weights."""
+"""The optimizer (SGD or AdamW) with its learning rates and weight decay, mixed precision, averaged weights."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from fa_detectron.errors import UserError
 
 
 def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
-    """Optimizer from SOLVER's keys, gradient clipping (SOLVER.CLIP_GRADIENTS) included.
+    """The optimizer of SOLVER's keys, with gradient clipping (SOLVER.CLIP_GRADIENTS).
 
     Norms have SOLVER.WEIGHT_DECAY_NORM, the Gaussian priors ``mu`` and ``sigma`` SOLVER.WEIGHT_DECAY_PRIORS: decay
-    pulls sigma towards 0, that is, every location away from its box.
+    would pull sigma towards 0, and with it every location away from its box.
 
     Raises:
-        UserError: an unknown SOLVER.OPTIMIZER, or SOLVER.LR_FACTORS that fit nothing.
+        UserError: an unknown SOLVER.OPTIMIZER, or SOLVER.LR_FACTORS that match nothing.
     """
     params = get_default_optimizer_params(
         model,
@@ -43,14 +43,14 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
 def use_settings(
     optimizer: torch.optim.Optimizer, scheduler: torch.optim.lr_scheduler.LRScheduler, options: list[dict[str, Any]]
 ) -> None:
-    """Give an optimizer that a checkpoint has filled the config's options again, and the rate of the next step.
+    """Restore the config's options after a checkpoint was loaded, and set the learning rate of the next step.
 
-    A checkpoint brings rate, decay and momentum of the config that it was written under. Where nothing has changed, all
+    A checkpoint has the rate, decay and momentum of the config under which it was written. If nothing has changed, all
     stays as it is, to the bit.
 
     Args:
-        optimizer, scheduler: as a checkpoint has left them.
-        options: of each parameter group, as they were before that.
+        optimizer, scheduler: as loaded from a checkpoint.
+        options: of each parameter group, as they were before.
     """
     for group, of_config in zip(optimizer.param_groups, options, strict=True):
         group.update(of_config)
@@ -60,7 +60,7 @@ def use_settings(
 
 
 def _scale_rates(params: list[dict[str, Any]], model: nn.Module, factors: Any) -> list[dict[str, Any]]:
-    """The parameter groups with the learning rates that SOLVER.LR_FACTORS gives."""
+    """The parameter groups with learning rates scaled by SOLVER.LR_FACTORS."""
     try:
         factor_of = {str(start): float(factor) for start, factor in factors}
     except (TypeError, ValueError):
@@ -82,7 +82,7 @@ def _scale_rates(params: list[dict[str, Any]], model: nn.Module, factors: Any) -
 
 
 def autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
-    """The dtype that SOLVER.AMP asks for, bfloat16 by default where the device has it; None without mixed precision.
+    """The dtype of SOLVER.AMP, by default bfloat16 if the device supports it; None without mixed precision.
 
     Raises:
         UserError: an unknown SOLVER.AMP.DTYPE.
@@ -98,10 +98,10 @@ def autocast_dtype(cfg: CfgNode) -> torch.dtype | None:
 
 
 def build_average(cfg: CfgNode, model: nn.Module) -> AveragedModel | None:
-    """The exponential moving average of the weights, SOLVER.EMA_DECAY a step; None where that is 0.
+    """The exponential moving average of the weights, with SOLVER.EMA_DECAY per step; None if that is 0.
 
     Raises:
-        UserError: a decay that is none.
+        UserError: a decay outside 0 <= decay < 1.
     """
     decay = cfg.SOLVER.EMA_DECAY
     if not 0 <= decay < 1:

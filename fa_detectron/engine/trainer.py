@@ -35,7 +35,7 @@ _LOG_PERIOD = 20  # iterations
 
 
 class Trainer(Builders):
-    """Detectron2's DefaultTrainer, on CPUs as well, with safe checkpoints and the best one kept.
+    """Detectron2's DefaultTrainer, also on CPUs, with safe checkpoints and the best one kept.
 
     Unlike Detectron2 0.6's, its state includes the optimizer's, so that a resumed run really continues.
     """
@@ -48,7 +48,7 @@ class Trainer(Builders):
         # What is evaluated is what a checkpoint calls its model.
         evaluated = model if self._average is None else self._average.module
         if comm.get_world_size() > 1:
-            # All parameters get a gradient in every step (the loss sees to it), so none has to be searched for.
+            # The loss gives all parameters a gradient in every step, so there is no need to search for unused ones.
             devices = [torch.cuda.current_device()] if cfg.MODEL.DEVICE.startswith("cuda") else None
             model = DistributedDataParallel(model, device_ids=devices, broadcast_buffers=False)
         self.stop = StopSignals()
@@ -69,9 +69,9 @@ class Trainer(Builders):
         self._use_schedule(cfg)
 
     def _use_schedule(self, cfg: CfgNode) -> None:
-        """Make the config's length that of the run, which has not started: the rate's schedule and the hooks follow."""
+        """Set the length of the run, which has not started, and with it the learning-rate schedule and the hooks."""
         for group in self.optimizer.param_groups:
-            group["lr"] = group.pop("initial_lr", group["lr"])  # where there was a schedule before
+            group["lr"] = group.pop("initial_lr", group["lr"])  # if there was a schedule before
         self.cfg, self.max_iter = cfg, cfg.SOLVER.MAX_ITER
         self.scheduler = self.build_lr_scheduler(cfg, self.optimizer)
         self._hooks = []
@@ -92,7 +92,7 @@ class Trainer(Builders):
             raise
 
     def _lock_folder(self) -> None:
-        """Keep other runs out of OUTPUT_DIR, where there is one already."""
+        """Keep other runs out of OUTPUT_DIR, if it exists."""
         there = comm.is_main_process() and os.path.isdir(self.cfg.OUTPUT_DIR)
         raise_together(self._lock.acquire() if there else "")
 
@@ -189,7 +189,7 @@ class Trainer(Builders):
                 self.after_train()
 
     def _settle_final(self) -> None:
-        """Before the first step: only a run that is complete has a model_final.pth."""
+        """Before the first step: only a complete run has a model_final.pth."""
         if self.start_iter >= self.max_iter:
             self._checkpoints.save_final(self.max_iter - 1)
         elif self.start_iter:
@@ -202,7 +202,7 @@ class Trainer(Builders):
             text = "stopped by %s after iteration %d of %d; --resume continues from %s"
             _logger.warning(text, stopped, self.iter + 1, self.max_iter, path)
         if self.stop.agreed:
-            comm.synchronize()  # whoever exits first has the others ended
+            comm.synchronize()  # the first exit ends the others
         raise SystemExit(128 + stopped.number)
 
     def build_hooks(self) -> list[HookBase | None]:

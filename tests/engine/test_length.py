@@ -149,7 +149,7 @@ def test_measuring_leaves_no_trace_and_minutes_resume_exactly(seven, tmp_path, m
     assert (done.trainer.start_iter, done.trainer.max_iter) == (3, iterations)
     assert_same(one, last_state(tmp_path / "parts"))
 
-    with pytest.raises(UserError, match=r"--minutes 2: the run in .* reckoned for 1 minutes"):
+    with pytest.raises(UserError, match=r"--minutes 2: the run in .* estimated for 1 minutes"):
         run(*timed[:2], "--resume", "--minutes", 2, *words[2:], "OUTPUT_DIR", tmp_path / "parts")
 
 

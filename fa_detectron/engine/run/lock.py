@@ -1,8 +1,8 @@
-"""One run a folder: a lock that names its holder, and that no dead process holds.
+"""One run per folder: a lock that names its holder and does not outlive it.
 
-The operating system's lock ends with its process, however that ends. Not every shared file system passes such locks on
-to other machines, so that the holder also touches its record every few seconds: a record of another machine (or of the
-same one before it was restarted) counts as long as it is being touched.
+The operating system releases the lock when the process ends in any way. Not every shared file system shows such locks
+to other machines, so the holder also touches a record every few seconds: a record of another machine (or of the same
+one before a restart) counts as long as it is being touched.
 """
 
 import json
@@ -18,11 +18,11 @@ from filelock import FileLock, Timeout
 from fa_detectron.files import atomic_write
 
 _BEAT = 10.0  # seconds between two touches
-_SILENCE = 3.5 * _BEAT  # after which a holder on another machine is taken for dead
+_SILENCE = 3.5 * _BEAT  # after which a holder on another machine is considered dead
 
 
 def _this_machine() -> str:
-    """The machine since it was started: kernel locks and process numbers mean something within it alone."""
+    """This machine since its last start: kernel locks and process ids have a meaning within it only."""
     with suppress(OSError), open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
         return f"{platform.node()} {file.read().strip()}"
     return platform.node()
@@ -42,9 +42,9 @@ class RunLock:
         self._released: threading.Event | None = None
 
     def acquire(self) -> str:
-        """Take the lock; returns what is in the way, in words, "" for nothing. To have it already is no obstacle.
+        """Take the lock, if this process does not hold it already; returns an error message, "" on success.
 
-        Waits up to half a minute where another machine has left its record, to see whether it is still alive.
+        If another machine has left its record, waits up to half a minute to see whether it is still alive.
         """
         if self._released is not None:
             return ""
@@ -65,7 +65,7 @@ class RunLock:
         return ""
 
     def release(self) -> None:
-        """Let go of the folder; does nothing where it is not held."""
+        """Release the folder; does nothing if it is not held."""
         if self._released is None:
             return
         self._released.set()
@@ -75,7 +75,7 @@ class RunLock:
         self._lock.release()
 
     def _take(self) -> bool | None:
-        """Whether the system's lock was free; None where the file system has none."""
+        """Whether the system's lock was free; None if the file system has no locks."""
         try:
             self._lock.acquire(timeout=0)
         except Timeout:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM, SIGHUP: the step in hand is finished, a checkpoint written, and the exit status names the signal."""
+"""Ctrl-C, SIGTERM, SIGHUP: finish the current step, write a checkpoint, and exit with the signal's status."""
 
 import logging
 import os
@@ -13,19 +13,19 @@ from types import FrameType
 _logger = logging.getLogger(__name__)
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 STATUSES = tuple(128 + number for number in _SIGNALS)  # 130, 143 and 129, as a shell reports them
-# A terminal, a launcher and a scheduler may all pass on the same wish; what comes later is impatience.
-_SAME_WISH = 1.0  # seconds
+# A terminal, a launcher and a scheduler may all send the same request; a later signal is a second one.
+_SAME_REQUEST = 1.0  # seconds
 
 
 def handled_signals() -> tuple[int, ...]:
-    """Signals that stop a run; SIGHUP is not among them where nohup has it ignored."""
+    """Signals that stop a run; without SIGHUP if nohup has it ignored."""
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
     ignored = hangup is not None and signal.getsignal(hangup) == signal.SIG_IGN
     return tuple(number for number in _SIGNALS if not (ignored and number == hangup))
 
 
 def leave_lost_terminal() -> None:
-    """Send stdout and stderr to nowhere if their terminal is gone (SIGHUP): each write to it would be an error."""
+    """Redirect stdout and stderr to os.devnull if their terminal is gone (SIGHUP), where each write would fail."""
     for descriptor in (1, 2):
         try:
             if stat.S_ISCHR(os.fstat(descriptor).st_mode) and not os.isatty(descriptor):
@@ -36,10 +36,10 @@ def leave_lost_terminal() -> None:
 
 
 class Stopped(Exception):
-    """The run ends early because a signal asked for it.
+    """The run ends early because of a signal.
 
     Args:
-        number: of the signal.
+        number: the signal's number.
     """
 
     def __init__(self, number: int) -> None:
@@ -48,12 +48,12 @@ class Stopped(Exception):
 
 
 class StopSignals:
-    """While entered, notes SIGINT, SIGTERM and SIGHUP instead of dying of them; a second one, later, ends it at once.
+    """While entered, records SIGINT, SIGTERM and SIGHUP instead of ending the process; a second, later one ends it.
 
     Attributes:
-        received: number of the signal that came to this process, 0: none.
-        agreed: number of the signal over which all workers stop after this step, 0: none.
-        saving: the last checkpoint is being written; further signals, a launcher's for instance, change nothing.
+        received: number of the signal that this process received, 0: none.
+        agreed: number of the signal for which all workers stop after this step, 0: none.
+        saving: the last checkpoint is being written; further signals, such as a launcher's, are ignored.
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class StopSignals:
         if self.saving:
             return
         if self.received:
-            if time.monotonic() - self._since > _SAME_WISH:
+            if time.monotonic() - self._since > _SAME_REQUEST:
                 self.__exit__()
                 raise KeyboardInterrupt
             return
@@ -88,7 +88,7 @@ class StopSignals:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Where no step is in hand: a signal raises :class:`Stopped`."""
+        """Within this context, where no step is running, a signal raises :class:`Stopped` immediately."""
         self._at_once = True
         try:
             if self.received:
