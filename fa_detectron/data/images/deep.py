@@ -1,7 +1,7 @@
-"""Images that Pillow cannot decode in full, by OpenCV.
+"""Decoding by OpenCV of images that Pillow cannot decode completely.
 
-Pillow reduces colour images of 16 bits a channel to their high bytes, and does not know several kinds of TIFF: colour
-in 32 bits or floating point, 64-bit floating point.
+Pillow reduces colour images of 16 bits per channel to their high bytes, and does not support several kinds of TIFF:
+32-bit or floating-point colour, 64-bit floating point.
 """
 
 import numpy as np
@@ -49,14 +49,14 @@ def tiff_tags(path: str) -> TiffImagePlugin.ImageFileDirectory_v2 | None:
 
 
 def decode_by_opencv(content: bytes, name: str, tags: TiffImagePlugin.ImageFileDirectory_v2 | None) -> np.ndarray:
-    """(H, W) or (H, W, 3) RGB of a whole file of more than 8 bits a channel.
+    """(H, W) or (H, W, 3) RGB of a whole file of more than 8 bits per channel.
 
     Args:
         tags: of a TIFF file.
     """
     bits = None
     if tags is not None:
-        # OpenCV mistakes what is not refused here for something else, without a word.
+        # What is not refused here, OpenCV silently misinterprets.
         samples, bits = tags.get(_SAMPLES, 1), max(tags.get(_BITS, (1,)))
         if samples > 1 and tags.get(_PLANES, 1) != 1:
             raise UnreadableImage(f"{name}: a TIFF file with separate colour planes; save it with interleaved channels")

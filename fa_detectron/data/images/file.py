@@ -1,4 +1,4 @@
-"""What an image file holds: its size, its depth and its values as they are, before they become 8 bits."""
+"""An image file's size, depth and stored values, before they are scaled to 8 bits."""
 
 import contextlib
 import os
@@ -21,8 +21,7 @@ from fa_detectron.data.images.deep import (
 )
 from fa_detectron.errors import UnreadableImage, UserError
 
-# Pillow looks at a file's content, not at its name, and hands what turns out to be an EPS file to Ghostscript, which
-# runs it: EPS is a programming language. Not here.
+# Pillow passes EPS files, whatever their name, to Ghostscript, which runs them: EPS is a programming language.
 EpsImagePlugin.gs_binary = False
 
 _MAY_TURN = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # entries that may hold an orientation
@@ -30,11 +29,11 @@ _MAY_TURN = {"exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp"}  # ent
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What a file's first bytes tell.
+    """The header of a file.
 
     Attributes:
-        stored: (width, height) in pixels, as they are stored.
-        orientation: 1 to 8, as EXIF has it; from 5 on, width and height change places.
+        stored: (width, height) in pixels, as stored.
+        orientation: 1 to 8, as in EXIF; from 5 on, width and height are swapped.
         deep: whether a channel has more than 8 bits.
     """
 
@@ -43,19 +42,19 @@ class ImageHeader:
     deep: bool
 
     def size(self, upright: bool) -> tuple[int, int]:
-        """(width, height) in pixels; ``upright``: after the orientation."""
+        """(width, height) in pixels; ``upright``: after applying the orientation."""
         return self.stored[::-1] if upright and self.orientation >= 5 else self.stored
 
 
 @contextlib.contextmanager
 def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
-    """``PIL.Image.open``, which reads the header alone, without files that are programs.
+    """``PIL.Image.open``, which reads only the header, except for files that are programs.
 
     Raises:
         UnreadableImage: an EPS file.
-        Exception: nearly any, over a broken file.
+        Exception: nearly any, for a broken file.
     """
-    # Given a path, Pillow maps plain TIFF files into memory, and those that have an orientation wrongly.
+    # Given a path, Pillow maps plain TIFF files into memory, wrongly if they have an orientation.
     with open(path, "rb") as file, Image.open(file) as image:
         if image.format == "EPS":
             raise UnreadableImage(
@@ -65,7 +64,7 @@ def open_image(path: str | os.PathLike) -> Iterator[Image.Image]:
 
 
 def image_problem(error: Exception) -> str:
-    """Why an image could not be read, in words."""
+    """The message about an image that could not be read."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image, whatever its name says"
     if isinstance(error, (FileNotFoundError, IsADirectoryError, PermissionError)):
@@ -90,7 +89,7 @@ def _read_header(path: str, changed: int, size: int) -> ImageHeader:
     """``changed``, ``size``: of the file, so that a new one is read anew."""
     try:
         with open_image(path) as image:
-            # A PNG would be decoded as a whole by getexif().
+            # getexif() would decode a whole PNG.
             plain = image.format == "PNG" and not _MAY_TURN & image.info.keys()
             orientation = 1 if plain else _orientation(image)
             deep = is_deep_colour(image) or image.mode[0] in "IF"
@@ -105,18 +104,18 @@ def _read_header(path: str, changed: int, size: int) -> ImageHeader:
 
 
 def read_values(path: str | os.PathLike, upright: bool) -> np.ndarray:
-    """An image's values, the first picture of an animation or a stack; transparency is dropped.
+    """An image's values, of an animation or a stack those of the first picture; transparency is dropped.
 
     Args:
         path: the file.
-        upright: turn it as its EXIF orientation says.
+        upright: rotate it by its EXIF orientation.
 
     Returns:
-        (H, W, 3) uint8 RGB for images of up to 8 bits, whether colour, grey or palette; else the stored numbers in
-        another dtype, (H, W) or (H, W, 3) RGB.
+        (H, W, 3) uint8 RGB for colour, grey and palette images of up to 8 bits; else the stored numbers in another
+        dtype, (H, W) or (H, W, 3) RGB.
 
     Raises:
-        UserError: no such file, no image, a damaged one, or a kind that nothing here can decode.
+        UserError: no such file, not an image, damaged, or of an unsupported kind.
     """
     path = os.fspath(path)
     with _errors_named(path):
@@ -136,7 +135,7 @@ def check_decodes(path: str) -> None:
     """Read a whole file, a JPEG at an eighth of its size: as thorough as :func:`read_values`, and faster.
 
     Raises:
-        UserError: as there.
+        UserError: as :func:`read_values` does.
     """
     with _errors_named(path), contextlib.suppress(UnidentifiedImageError), open_image(path) as image:
         if image.format in ("JPEG", "MPO"):
@@ -148,7 +147,7 @@ def check_decodes(path: str) -> None:
 
 @contextlib.contextmanager
 def _errors_named(path: str) -> Iterator[None]:
-    """Whatever a decoder raises, as an UnreadableImage that names the file."""
+    """Turn any error of a decoder into an UnreadableImage that names the file."""
     try:
         yield
     except UserError:
@@ -158,13 +157,13 @@ def _errors_named(path: str) -> Iterator[None]:
 
 
 def pil_values(image: Image.Image, name: str, upright: bool) -> np.ndarray:
-    """The same of a PIL image, opened from a file or made; errors are Pillow's.
+    """:func:`read_values` of a PIL image, from a file or made in memory; errors are Pillow's.
 
     Args:
-        image: colour images of more than 8 bits must not have been loaded, for Pillow drops their low bytes. Of a
-            loaded TIFF this is noticed, of a loaded PNG it cannot be.
-        name: of the image in messages.
-        upright: as above.
+        image: a colour image of more than 8 bits must not be loaded yet, since Pillow drops the low bytes. This is
+            detected for a loaded TIFF, but cannot be for a loaded PNG.
+        name: of the image, for messages.
+        upright: rotate it by its EXIF orientation.
     """
     deep_colour = is_deep_colour(image)
     tags = image.tag_v2 if image.format == "TIFF" and hasattr(image, "tag_v2") else None
@@ -185,7 +184,7 @@ def pil_values(image: Image.Image, name: str, upright: bool) -> np.ndarray:
             values = values.view(np.uint32)  # Pillow's 32 bits have a sign
     else:
         values = np.asarray(image.convert("RGB"))
-    if tags is not None:  # Pillow and OpenCV turn TIFF files by themselves
+    if tags is not None:  # Pillow and OpenCV rotate TIFF files themselves
         return values if upright else _turn_back(values, orientation)
     return _turn(values, orientation) if upright else values
 
@@ -203,7 +202,7 @@ def _valid(orientation: Any) -> int:
 
 
 def _turn(values: np.ndarray, orientation: int) -> np.ndarray:
-    """Turn (H, W, ...) as an EXIF orientation says."""
+    """Rotate (H, W, ...) by an EXIF orientation."""
     if orientation in (2, 3):
         values = values[:, ::-1]
     if orientation in (3, 4):

@@ -1,4 +1,4 @@
-"""From the image names that annotations hold to files on this machine."""
+"""From the image names in annotations to files on this machine."""
 
 import os
 import unicodedata
@@ -15,21 +15,20 @@ from fa_detectron.errors import UserError
 class ImageFinder:
     """Finds the image files of one set.
 
-    A name that leads to a file from one of ``folders``, and stays below that folder or ``search_root``, is that file.
-    Any other name (with backslashes, with %20, in another case, an absolute path of another machine,
-    ``../../media/x.jpg``, a URL) is matched by its last component against all files below ``search_root``; of several
-    files with that name, the one that shares most of the folders before it. Such a match is a guess and counted. Where
-    two files match equally well, the name is refused with both.
+    A name that leads from one of ``folders`` to a file below that folder or ``search_root`` is that file. Any other
+    name (with backslashes, with %20, in another case, an absolute path of another machine, ``../../media/x.jpg``, a
+    URL) is matched by its last component against all files below ``search_root``. Of several such files, the one that
+    shares the most folders counts. Such a match is a guess, and reported. If two files match equally well, the name is
+    refused.
 
-    Folders are listed, not asked for one file after the other: 100,000 images take a second.
+    Folders are listed once instead of testing each file: 100,000 images take a second.
 
     Args:
-        folders: absolute folders that names are relative to.
-        search_root: absolute folder below which names are looked for that lead nowhere, and links may lead anywhere.
+        folders: absolute folders to which names are relative.
+        search_root: absolute folder that is searched for other names; links may lead anywhere inside it.
         follow_links: links may lead anywhere.
-        sample: some names of the set. The folder that most of them lead to a file from becomes the first of
-            ``folders``. A name without a path is then looked for there alone, for a namesake in the folder of another
-            split is another image.
+        sample: some names of the set. The folder that has most of them becomes the first of ``folders``. A name without
+            a path is then searched there only, since the same name in the folder of another split is another image.
     """
 
     def __init__(
@@ -52,14 +51,14 @@ class ImageFinder:
         self.outside: list[str] = []
 
     def find(self, name: str, *others: str) -> str:
-        """The absolute path of the image; "" where it is ambiguous or a link leads out of the set.
+        """The absolute path of the image; "" if it is ambiguous or a link leads out of the set.
 
         Args:
-            name: as the annotations have it.
-            others: names that count where the ones before them lead nowhere.
+            name: as in the annotations.
+            others: names to try if the ones before them lead nowhere.
 
         Returns:
-            Where none leads anywhere, the path of ``name`` below the first folder: there is no such file.
+            If no name leads anywhere, the path of ``name`` below the first folder, where there is no such file.
         """
         names = (name, *others)
         path = next(filter(None, map(self.direct, names)), "")
@@ -84,7 +83,7 @@ class ImageFinder:
         return path
 
     def direct(self, name: str) -> str:
-        """The file that a name leads to as it stands, or with %20 and the like resolved; "" where there is none."""
+        """The file to which a name leads, as it is or with %20 and the like decoded; "" if there is none."""
         bare = self._known and "/" not in name
         for text in dict.fromkeys((name, unquote(name))):
             for folder in self._folders[:1] if bare else self._folders:
@@ -93,10 +92,10 @@ class ImageFinder:
         return ""
 
     def report(self, path: str, findings: Findings) -> None:
-        """Say what was guessed, and refuse what is ambiguous or leads out of the set ``path``.
+        """Report guesses, and refuse names that are ambiguous or lead out of the set ``path``.
 
         Raises:
-            UserError: not one of the names led to a file; or something is refused and the findings are strict.
+            UserError: none of the names leads to a file; or something is refused and the findings are strict.
         """
         if self._nowhere and not self._found:
             there = [folder for folder in self._folders if self._listing(folder)] or self._folders[:1]
@@ -114,7 +113,7 @@ class ImageFinder:
         findings.refuse(path, f"images that a link takes out of {self._search_root}", self.outside, LINKS)
 
     def _below(self, folder: str, name: str) -> str:
-        """The path of a file, ``name`` relative to ``folder``; "" where there is none or it leads out."""
+        """The path of a file, ``name`` relative to ``folder``; "" if there is none or it leads out."""
         path = os.path.normpath(os.path.join(folder, name))
         head, tail = os.path.split(path)
         inside = is_below(path, folder) or is_below(path, self._search_root)
@@ -128,12 +127,12 @@ class ImageFinder:
                     self._listings[folder] = {
                         entry.name: entry.is_symlink() for entry in entries if not entry.is_dir(follow_symlinks=False)
                     }
-            except (OSError, ValueError):  # ValueError: names that no file system takes
+            except (OSError, ValueError):  # ValueError: names that no file system accepts
                 self._listings[folder] = {}
         return self._listings[folder]
 
     def _leaves(self, path: str) -> bool:
-        """Whether a link leads the file out of both the folder that it was found from and the set's."""
+        """Whether a link leads out of both the folder where the file was found and the set's folder."""
         folder, name = os.path.split(path)
         is_link = self._listing(folder).get(name, True)
         target = os.path.realpath(path) if is_link else os.path.join(self._realpath(folder), name)
@@ -146,7 +145,7 @@ class ImageFinder:
         return self._real[folder]
 
     def _matches(self, name: str) -> list[str]:
-        """The files that share most of the last components of the name."""
+        """The files that share the most last components of the name."""
         best: list[str] = []
         most = 0
         for parts in _components(name):
@@ -174,12 +173,12 @@ class ImageFinder:
 
 
 def _key(name: str) -> str:
-    """Names that differ only in case or in Unicode's normal form are one: file systems disagree about both."""
+    """Equal for names that differ only in case or in Unicode normal form, about which file systems disagree."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _components(name: str) -> list[tuple[str, ...]]:
-    """The components of a path or URL that may be a Windows one, as written and with %20 and the like resolved.
+    """The components of a path, maybe a Windows one, or URL, as written and with %20 and the like decoded.
 
     A query such as "?d=folder/x.jpg" (Label Studio's) is a path itself.
     """

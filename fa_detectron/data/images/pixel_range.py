@@ -1,4 +1,4 @@
-"""The values of deep images (more than 8 bits a channel) that become black and white, measured on the training set."""
+"""The values of deep images (more than 8 bits per channel) that become 0 and 255, measured on the training set."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from fa_detectron.data.images.file import read_header
 from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.errors import UserError
 
-_IMAGES = 200  # of a set that are measured
-_VALUES = 20_000  # of an image
+_IMAGES = 200  # measured per set
+_VALUES = 20_000  # measured per image
 _PERCENTILES = (0.1, 99.9)
 _MARGIN = 0.1  # of the span between the percentiles: within it, the darkest and brightest values count
 
@@ -22,7 +22,7 @@ class PixelDepth:
     """Images of a set by depth, from their headers (of a large set, evenly spread ones).
 
     Attributes:
-        deep: files of more than 8 bits a channel.
+        deep: files of more than 8 bits per channel.
         shallow: files of 8 bits or less.
     """
 
@@ -32,12 +32,12 @@ class PixelDepth:
 
 @dataclass(frozen=True)
 class PixelRange:
-    """What was measured.
+    """The measured range.
 
     Attributes:
         low, high: the values that become 0 and 255.
         images: how many were read.
-        not_finite: files with NaN or infinite pixels among these.
+        not_finite: those of them with NaN or infinite pixels.
     """
 
     low: float
@@ -50,7 +50,7 @@ class PixelRange:
 
 
 def pixel_depth(files: Sequence[str]) -> PixelDepth:
-    """Look at the headers of a set's images; unreadable ones are left out, they are reported elsewhere."""
+    """Read the headers of a set's images; unreadable ones, which are reported elsewhere, are left out."""
     by_depth: dict[bool, list[str]] = {True: [], False: []}
     for index in spread(len(files), HEADERS):
         try:
@@ -61,9 +61,9 @@ def pixel_depth(files: Sequence[str]) -> PixelDepth:
 
 
 def measure_range(files: Sequence[str], reader: ImageReader) -> PixelRange:
-    """The range of deep images: the percentiles 0.1 and 99.9 of their values, robust against a few odd pixels.
+    """The range of deep images: the percentiles 0.1 and 99.9 of their values, robust against outliers.
 
-    Where the darkest or brightest value lies within a tenth of that span, it counts instead: nothing is clipped then.
+    If the darkest or brightest value lies within a tenth of that span, it is used instead, so that nothing is clipped.
     The same files give the same range.
 
     Args:
@@ -101,11 +101,11 @@ def measure_range(files: Sequence[str], reader: ImageReader) -> PixelRange:
 def settle_pixel_range(
     train: Mapping[str, Sequence[str]], test: Mapping[str, Sequence[str]], reader: ImageReader, findings: Findings
 ) -> ImageReader:
-    """The reader of a run: with a measured range, where it has none and the training sets have deep images.
+    """The reader of a run, with a measured range if it has none and the training sets have deep images.
 
     Args:
-        train, test: the files of each set by its name; no training set where a run is only evaluated.
-        reader: as the config has it.
+        train, test: the files of each set by its name; ``train`` is empty if a run is only evaluated.
+        reader: from the config.
         findings: gets the range, mixtures of both depths, and test sets that cannot be read without a range.
     """
     deep: list[str] = []

@@ -1,4 +1,4 @@
-"""The one way from an image file, a PIL image, an array or a tensor to the pixels that a detector sees.
+"""From an image file, a PIL image, an array or a tensor to the pixels that a detector sees.
 
 Training, evaluation, prediction, the data checks and all pictures read through :class:`ImageReader`.
 """
@@ -23,15 +23,15 @@ ImageLike = str | os.PathLike | np.ndarray | torch.Tensor | Image.Image
 
 @dataclass(frozen=True)
 class ImageReader:
-    """Makes (H, W, 3) uint8 RGB of any image.
+    """Converts any image to (H, W, 3) uint8 RGB.
 
-    Images of up to 8 bits a channel (colour, grey, palette, CMYK) are taken as they are, transparency is dropped. Those
+    Images of up to 8 bits per channel (colour, grey, palette, CMYK) keep their values; transparency is dropped. Images
     of more bits ("deep" ones: 16 or 32 bits, floating point) are scaled by ``value_range``; NaN becomes 0.
 
     Attributes:
-        value_range: the values (low, high) of deep images that become 0 and 255, all others are clipped; None where no
-            deep image is expected, which are then refused.
-        upright: turn images as their EXIF orientation says; False takes them as they are stored.
+        value_range: the values (low, high) of deep images that become 0 and 255; others are clipped. None refuses deep
+            images.
+        upright: rotate images by their EXIF orientation; False takes them as they are stored.
     """
 
     value_range: tuple[float, float] | None = None
@@ -63,7 +63,7 @@ class ImageReader:
             (H, W, 3) uint8 RGB.
 
         Raises:
-            UnreadableImage: the file is no image, is damaged, or is a deep one and there is no ``value_range``.
+            UnreadableImage: not an image, damaged, or a deep image without ``value_range``.
         """
         return self._rgb(self.values(path), os.fspath(path))
 
@@ -71,16 +71,15 @@ class ImageReader:
         """Any kind of image as (H, W, 3) uint8 RGB.
 
         Args:
-            image: a file's path; a PIL image, treated as its file would be (a colour image of 16 bits per channel only
-                until it is loaded: see :func:`pil_values`); a numpy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a
-                tensor with the channels first, (C, H, W), or (H, W). uint8 is taken as it is; other numbers are those
-                that an image file would hold, and scaled by ``value_range``. Without one, floating point from 0 to 1
-                becomes 0 to 255.
+            image: a file's path; a PIL image, treated like its file (a colour image of 16 bits per channel must not be
+                loaded: see :func:`pil_values`); a numpy array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4); a tensor
+                (C, H, W) or (H, W). uint8 keeps its values; other numbers are those of an image file, and scaled by
+                ``value_range``. Without it, floating point from 0 to 1 becomes 0 to 255.
             colour: order of the channels of arrays and tensors, "RGB" or "BGR" (OpenCV's); a fourth one is dropped.
-            name: of the image in messages.
+            name: of the image, for messages.
 
         Raises:
-            UserError: not one of these.
+            UserError: none of these.
         """
         if isinstance(image, (str, os.PathLike)):
             return self.read(image)
@@ -89,7 +88,7 @@ class ImageReader:
                 return self._rgb(pil_values(image, name, self.upright), name)
             except UserError:
                 raise
-            except Exception as error:  # a PIL image reads its file only when its pixels are asked for
+            except Exception as error:  # a PIL image reads its file only when its pixels are needed
                 raise UnreadableImage(f"{name}: {image_problem(error)}") from None
         if isinstance(image, torch.Tensor):
             image = image.detach().cpu()

@@ -1,4 +1,4 @@
-"""From what --train and --val name to the files of one split and their format, told by the content."""
+"""From a path of --train or --val to the files of one split, and their format by their content."""
 
 import os
 import shlex
@@ -37,15 +37,15 @@ _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
 
 def parse_source(text: str, default_split: str) -> Source:
-    """Find out what a path names and in which format it is.
+    """Find the set that a path names, and its format.
 
     Args:
         text: FILE, FOLDER, FILE:SPLIT or FOLDER:SPLIT, as given on the command line or in a config.
-        default_split: of a set with splits that is named without one.
+        default_split: the split of a set with splits that is named without one.
 
     Raises:
         NoSuchSplit: the set has no such split.
-        UserError: no such file, or nothing in it that a reader knows.
+        UserError: no such file, or no known format.
     """
     path, split = locate(text)
     if split and not is_inside(split):
@@ -55,7 +55,7 @@ def parse_source(text: str, default_split: str) -> Source:
 
 
 def splits_of(text: str) -> dict[str, Source]:
-    """All of "train", "val" and "test" that a path has; the path as "train" where it has no splits.
+    """Those of "train", "val" and "test" that a path has; the path as "train" if it has no splits.
 
     Raises:
         UserError: as :func:`parse_source`.
@@ -71,7 +71,7 @@ def splits_of(text: str) -> dict[str, Source]:
 
 
 def validation_split(text: str) -> Source | None:
-    """The validation split of the set that ``text`` names as a whole or another split of; None where it has none."""
+    """The validation split of the set that ``text`` names, or of which it names another split; None without one."""
     path, split = locate(text)
     if split in split_names("val"):
         return None
@@ -87,7 +87,7 @@ def _split_of(path: str, split: str) -> Source | None:
 
 
 def _lists_split(source: Source) -> bool:
-    """Whether a set whose splits are listed in a file or folder of its own has that of ``source``."""
+    """Whether a set that lists its splits in a file or folder has the split of ``source``."""
     if source.format == "voc" and source.split:
         return bool(split_list(source.path, source.split) or split_xml_folder(source.path, source.split))
     description = source.path if os.path.isfile(source.path) else find_description(source.path)
@@ -98,7 +98,7 @@ def _lists_split(source: Source) -> bool:
 
 
 def locate(text: str) -> tuple[str, str]:
-    """(absolute path, split) of a path as :func:`parse_source` takes it; the split is "" where it names none.
+    """(absolute path, split) of a path as of :func:`parse_source`; the split is "" if it names none.
 
     Raises:
         UserError: no such file or folder.
@@ -129,7 +129,7 @@ def _of_file(path: str, split: str, named: bool) -> Source:
 
 
 def _source(file: AnnotationFile, split: str, named: bool) -> Source:
-    """The set in a file that is not called after the split."""
+    """The set in a file that is not named after the split."""
     path, key = file.path, file.format
     if key == "cvat" and "@subset" in file.outline.inner:
         subsets = sorted(cvat_subsets(path))
@@ -182,11 +182,11 @@ def _voc_folder(folder: str) -> bool:
 
 
 def _set_file(folder: str, split: str, named: bool) -> Source | None:
-    """The file of a whole set in a folder or in its annotations/; None where there is none.
+    """The file of a whole set in a folder or in its annotations/; None if there is none.
 
     Raises:
-        NoSuchSplit: there are only files of other splits; or a split was ``named``, and the file knows of none.
-        UserError: several files could be meant.
+        NoSuchSplit: there are only files of other splits; or a split was ``named``, and the file has none.
+        UserError: several files qualify.
     """
     places = [folder, *(os.path.join(folder, name) for name in folders_in(folder) if name.casefold() == "annotations")]
     files = [file for place in places for file in annotation_files(place) if not FORMATS[file.format].per_image]
@@ -197,7 +197,7 @@ def _set_file(folder: str, split: str, named: bool) -> Source | None:
 
 
 def _per_image_set(folder: str) -> Source | None:
-    """The set that the files in a folder and below make up, where all of them hold an image each."""
+    """The set of files with one image each in a folder and below; None unless all files are of one such format."""
     kinds = set().union(*places_below(folder).values())
     key = kinds.pop() if len(kinds) == 1 else ""
     if key == "voc" and not xml_folder(folder):  # they lie further down
@@ -220,7 +220,7 @@ def _elsewhere(folder: str) -> UserError | None:
 
 
 def _refused_files(folder: str) -> str:
-    """What is in a folder instead of annotations with boxes, in words; "" where there is nothing that is known."""
+    """What a folder has instead of annotations with boxes; "" if nothing is recognised."""
     for place, _, names in os.walk(folder):
         outside = links_outside(place, [name for name in names if name.lower().endswith(SUFFIXES)])
         for name in sorted(names):

@@ -1,4 +1,4 @@
-"""The annotation files in a folder, their formats, and which of several belongs to a split."""
+"""The annotation files in a folder, their formats, and which one belongs to a split."""
 
 import os
 import re
@@ -11,7 +11,7 @@ from fa_detectron.data.sources.splits import is_name_of, is_split
 from fa_detectron.errors import UserError
 
 SUFFIXES = (".json", ".xml", ".csv")
-_MANY = 20  # files of a suffix in a folder, from which a few are looked at to tell whether each is an image's
+_MANY = 20  # files of one suffix in a folder; if these hold one image each, the rest is not read
 
 
 class AnnotationFile(NamedTuple):
@@ -52,7 +52,7 @@ def _is_folder(entry: os.DirEntry) -> bool:
 
 
 def annotation_files(folder: str) -> list[AnnotationFile]:
-    """The files in a folder that are of a known format; of many that hold an image each, a few."""
+    """The files of a known format in a folder; only some of many files with one image each."""
     names = [name for name in _names(folder) if name.lower().endswith(SUFFIXES) and not name.startswith("._")]
     found = []
     for suffix in SUFFIXES:
@@ -65,18 +65,18 @@ def annotation_files(folder: str) -> list[AnnotationFile]:
 
 
 def _look_at(folder: str, names: list[str]) -> list[AnnotationFile]:
-    """Those of the files that are of a known format; links out of the folder are passed over."""
+    """Those of the files that have a known format; links out of the folder are ignored."""
     outside = links_outside(folder, names)
     paths = [os.path.join(folder, name) for name in names if name not in outside]
     return [item for path in paths if os.path.isfile(path) and (item := outline_file(path)).format]
 
 
 def choose(folder: str, files: list[AnnotationFile], split: str) -> tuple[AnnotationFile, bool]:
-    """Of several files that hold a set each the one of a split, and whether its name says so ("train2017.json").
+    """Of several files with a set each, the one of a split, and whether its name says so ("train2017.json").
 
     Raises:
         NoSuchSplit: there are only files of other splits.
-        UserError: several files could be meant.
+        UserError: several files qualify.
     """
     words = {file.path: re.findall("[a-z]+", os.path.basename(file.path).casefold()) for file in files}
     own = [file for file in files if any(is_name_of(word, split) for word in words[file.path])]
@@ -93,7 +93,7 @@ def choose(folder: str, files: list[AnnotationFile], split: str) -> tuple[Annota
 
 
 def places_below(folder: str) -> dict[str, set[str]]:
-    """The folders, itself and below, that hold annotation files, and their formats."""
+    """The folders with annotation files, at and below ``folder``, and their formats."""
     found = {}
     for place, folders, _ in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))

@@ -1,4 +1,4 @@
-"""The annotation formats: what each is called, and how a look at a file tells them apart."""
+"""The annotation formats: their names, and how the outline of a file tells them apart."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -13,8 +13,8 @@ class Format(NamedTuple):
 
     Attributes:
         title: as in "read as CVAT XML".
-        looked_for: how it is recognised, for the message that nothing was.
-        matches: whether a file is one; None where folders tell it, not a file.
+        looked_for: how it is recognised, for the message that no format was.
+        matches: whether a file has this format; None if it is recognised by its folders.
         per_image: a file holds one image, so the set is the folder of such files.
     """
 
@@ -25,7 +25,7 @@ class Format(NamedTuple):
 
 
 def _is_json(top: str, *keys: str) -> Callable[[Glance], bool]:
-    """JSON of this outermost type, whose objects have at least one of the ``keys``."""
+    """JSON of this outermost type with at least one of the ``keys``."""
 
     def matches(g: Glance) -> bool:
         found = g.keys if top == "object" else g.inner
@@ -63,7 +63,7 @@ def _is_via_csv(g: Glance) -> bool:
     return {"filename", "region_shape_attributes", "region_attributes"} <= g.keys
 
 
-# Every reader's format, in the order of the message; of several that match a file the first one counts.
+# The formats of all readers, in the order of the message; the first one that matches a file counts.
 FORMATS: dict[str, Format] = {
     "voc": Format(
         "Pascal VOC",
@@ -96,12 +96,12 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(g: Glance) -> str:
-    """The key in FORMATS of what a file holds, "" for none of them."""
+    """The key in FORMATS of a file's format, "" if there is none."""
     return next((key for key, known in FORMATS.items() if known.matches and known.matches(g)), "")
 
 
 def refusal_of(g: Glance) -> str:
-    """What a file of none of FORMATS is, where it is something that cannot be read as boxes; "" where it is unknown."""
+    """What a file of no format in FORMATS is, if it is known to have no boxes; "" if it is unknown."""
     if g.kind == "json" and g.top == "list" and {"image_id", "category_id"} <= g.inner:
         return "a list of detections (COCO results), which has no ground truth"
     if g.kind == "json" and {"project", "view", "metadata"} <= g.keys:

@@ -1,4 +1,4 @@
-"""What kind of annotations a file holds, from its beginning: large files are not read whole for it."""
+"""The outline of an annotation file, from its beginning: large files are not read completely."""
 
 import codecs
 import csv
@@ -21,11 +21,10 @@ class Glance(NamedTuple):
 
     Attributes:
         kind: "json", "xml" or "text".
-        top: "object" or "list" of JSON, the root's tag of XML.
-        keys: of JSON the keys of the outermost object; of XML the tags below the root; of text the fields of the first
-            line, as they are.
-        inner: of JSON the keys of the objects one level further in; of XML the tags two levels below the root, and
-            "@NAME" for the attributes of the elements below the root.
+        top: JSON: "object" or "list"; XML: the root's tag.
+        keys: JSON: the keys of the outermost object; XML: the tags below the root; text: the fields of the first line.
+        inner: JSON: the keys of the objects one level deeper; XML: the tags two levels below the root, and "@NAME" for
+            the attributes of the elements below the root.
     """
 
     kind: str
@@ -35,7 +34,7 @@ class Glance(NamedTuple):
 
 
 def glance(path: str) -> Glance:
-    """Look at the beginning of a file.
+    """The outline of a file.
 
     Raises:
         OSError: it cannot be read.
@@ -56,7 +55,7 @@ def glance(path: str) -> Glance:
 
 
 def csv_rows(path: str, lines: list[str]) -> Iterator[list[str]]:
-    """The rows of a CSV file, stripped; its delimiter is the comma, semicolon or tab that the first line has most.
+    """The rows of a CSV file, stripped. The delimiter is the most frequent of comma, semicolon and tab in line 1.
 
     Raises:
         UserError: a row cannot be read.
@@ -113,6 +112,6 @@ def _outline(chunks: Iterable[bytes]) -> _Outline:
 
 
 def cvat_subsets(path: str) -> set[str]:
-    """The subsets of all images in a CVAT XML file; CVAT calls it "default" where an image has none."""
+    """The subsets of the images in a CVAT XML file; CVAT calls the subset of images without one "default"."""
     with open(path, "rb") as stream:
         return _outline(iter(lambda: stream.read(_READ), b"")).subsets

@@ -1,4 +1,4 @@
-"""What --train, --val and --images name, and where images lie."""
+"""A data set on disk, and the names of its files."""
 
 import os
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ from fa_detectron.errors import UserError
 
 
 class Source(NamedTuple):
-    """A data set on disk: what --train and --val name."""
+    """What --train and --val name."""
 
-    path: str  # absolute: the file or folder that the reader of the format reads
-    split: str  # "" where the path alone says it
+    path: str  # absolute: the file or folder that the format's reader reads
+    split: str  # "" if the path alone determines it
     format: str  # a key of fa_detectron.data.sources.formats.FORMATS
 
     def __str__(self) -> str:
@@ -20,26 +20,26 @@ class Source(NamedTuple):
 
 
 class NoSuchSplit(UserError):
-    """The set is there, and has no split of that name."""
+    """The set exists, but has no split of that name."""
 
 
 LINKS = "Follow links with --follow-links (DATASETS.FOLLOW_LINKS), or copy the files into the set's folder."
 
 
 def is_inside(name: str) -> bool:
-    """Whether a relative name stays below the folder it is joined to (of links see :func:`links_outside`)."""
+    """Whether a relative name stays below the folder it is joined to; see :func:`links_outside` about links."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
 class AnyCase:
-    """Finds files and folders whose name may be written in another case. Each folder is listed once."""
+    """Finds files and folders regardless of case. Each folder is listed once."""
 
     def __init__(self) -> None:
         self._listings: dict[str, dict[str, str]] = {}
 
     def find(self, path: str) -> str:
-        """The existing path, as it is written where that exists, else in another case; "" where there is none."""
+        """The path if it exists, else an existing path that differs in case; "" if there is none."""
         if os.path.exists(path):
             return path
         head, tail = os.path.split(path)

@@ -1,4 +1,4 @@
-"""What splits are called, and where a YOLO folder has them."""
+"""The names of splits, and where a YOLO folder has them."""
 
 import os
 from typing import Any
@@ -15,27 +15,27 @@ SPLIT_NAMES = ("train", *_VALIDATION, "test")
 
 
 def split_names(split: str) -> tuple[str, ...]:
-    """The names under which a split may be found, the given one first: val, valid, validate, validation are one."""
+    """The names of a split, the given one first: val, valid, validate and validation are the same."""
     return tuple(dict.fromkeys((split, *_VALIDATION))) if split in _VALIDATION else (split,)
 
 
 def is_name_of(name: str, split: str) -> bool:
-    """Whether a folder, a subset or a word in a file's name stands for a split; case does not matter."""
+    """Whether a folder, a subset or a word in a file name is a name of a split; case does not matter."""
     return name.casefold() in {known.casefold() for known in split_names(split)}
 
 
 def is_split(name: str) -> bool:
-    """Whether a name is one of the usual names of splits; case does not matter."""
+    """Whether a name is a usual name of any split; case does not matter."""
     return name.casefold() in SPLIT_NAMES
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image; hidden files ("._a.jpg" of macOS) are not."""
+    """Whether a file name is that of an image, and not of a hidden file ("._a.jpg" of macOS)."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not os.path.basename(name).startswith(".")
 
 
 def usual_description(folder: str) -> str:
-    """Ultralytics' data.yaml or Darknet's obj.data in a YOLO folder, "" where there is none."""
+    """Ultralytics' data.yaml or Darknet's obj.data in a YOLO folder; "" if there is none."""
     for name in ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml", "obj.data"):
         if os.path.isfile(os.path.join(folder, name)):
             return os.path.join(folder, name)
@@ -46,7 +46,7 @@ def find_description(folder: str) -> str:
     """The file that describes a YOLO folder: the usual one, else the only YAML file with names and a split; or "".
 
     Raises:
-        UserError: several YAML files could be meant.
+        UserError: several YAML files qualify.
     """
     if usual := usual_description(folder):
         return usual
@@ -66,7 +66,7 @@ def _describes(path: str) -> bool:
 
 
 def read_description(path: str) -> dict[str, Any]:
-    """The content of a data.yaml; or of an obj.data, under Ultralytics' keys.
+    """The content of a data.yaml, or of an obj.data under Ultralytics' keys.
 
     Raises:
         UserError: it cannot be read, or is no such file.
@@ -83,11 +83,10 @@ def read_description(path: str) -> dict[str, Any]:
 
 
 def has_split(folder: str, split: str) -> str:
-    """Where a YOLO folder without a description has the images of ``split``, relative to it; "" for nowhere.
+    """Where a YOLO folder without a description has the images of ``split``, relative to it; "" if nowhere.
 
-    images/SPLIT, SPLIT/images, a folder SPLIT with the labels beside the images, or a list SPLIT.txt. For the split "",
-    which is the whole folder: images/ with the labels in it or in labels/, or the folder itself with both. Case does
-    not matter.
+    images/SPLIT, SPLIT/images, a folder SPLIT with labels beside the images, or a list SPLIT.txt. The split "" is the
+    whole folder: images/ with the labels inside or in labels/, or the folder itself with both. Case does not matter.
     """
     any_case = AnyCase()
 

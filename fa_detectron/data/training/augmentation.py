@@ -1,6 +1,6 @@
-"""What training does to an image besides Detectron2's resizing and flip: scale jitter, colour, mosaic.
+"""Augmentation besides Detectron2's resizing and flip: scale jitter, colour, mosaic.
 
-All that is drawn comes from numpy's global generator, which is seeded for each sample (``stream``).
+All random numbers come from numpy's global generator, which is seeded for each sample (``stream``).
 """
 
 import math
@@ -14,20 +14,20 @@ from detectron2.structures import BoxMode
 
 from fa_detectron.errors import UserError
 
-_TRIES = 10  # crops, of which the first that shows a box is taken
-_CENTRE = (0.3, 0.7)  # where the four images of a mosaic meet, in shares of its size
+_TRIES = 10  # crops; the first one that shows a box is used
+_CENTRE = (0.3, 0.7)  # where the four images of a mosaic meet, relative to its size
 _Image = tuple[np.ndarray, list[dict[str, Any]]]  # (H, W, 3) uint8, annotations
 
 
 class ScaleJitter(T.Augmentation):
-    """Resizes as ``resize`` does, times a random factor; what is larger than without the factor is cropped.
+    """Resizes like ``resize``, times a random factor, and crops to the size without the factor.
 
-    Of an image with boxes, a crop shows one at least; where ten do not, it is only resized.
+    A crop of an image with boxes shows at least one of them; if ten crops do not, the image is only resized.
 
     Args:
         resize: gives the size at factor 1.
         factors: smallest and largest, drawn log-uniformly.
-        min_visible: share of a box's area that a crop has to leave for it to count as shown.
+        min_visible: share of a box's area that must remain for it to count as shown.
     """
 
     def __init__(self, resize: T.ResizeShortestEdge, factors: tuple[float, float], min_visible: float) -> None:
@@ -57,7 +57,7 @@ class ScaleJitter(T.Augmentation):
 
 
 def visible_shares(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(N,) share of each box's area that lies inside an image of that size; ``boxes``: (N, 4) xyxy pixels."""
+    """(N,) share of each box's area inside an image of that size; ``boxes``: (N, 4) xyxy pixels."""
     inside = np.clip(boxes, 0, (width, height, width, height))
     areas, of_inside = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, inside))
     return of_inside / np.maximum(areas, 1e-9)
@@ -100,11 +100,11 @@ def train_augmentations(cfg: CfgNode, standard: list[T.Augmentation]) -> list[T.
 
 
 def mosaic(parts: Sequence[_Image], min_visible: float) -> _Image:
-    """Four images in one, of the size of the first; each fills its corner and is cropped where it is of another shape.
+    """Four images in one, of the size of the first; each is resized and cropped to fill its corner.
 
     Args:
         parts: (H, W, 3) uint8 and Detectron2's annotations, of four images.
-        min_visible: boxes of which less than this share of their area is left are left out.
+        min_visible: boxes with a smaller share of their area left are dropped.
     """
     height, width = parts[0][0].shape[:2]
     y, x = (round(side * np.random.uniform(*_CENTRE)) for side in (height, width))
@@ -114,7 +114,7 @@ def mosaic(parts: Sequence[_Image], min_visible: float) -> _Image:
     for (image, found), (top, left, bottom, right) in zip(parts, corners, strict=True):
         tile = (bottom - top, right - left)
         if not all(tile):
-            continue  # the mosaic is a pixel high or wide
+            continue  # the mosaic is one pixel high or wide
         fill = _fill(image.shape[:2], tile)
         canvas[top:bottom, left:right] = fill.apply_image(image)
         boxes = fill.apply_box(xyxy_boxes(found)) if found else np.zeros((0, 4))
@@ -129,7 +129,7 @@ def mosaic(parts: Sequence[_Image], min_visible: float) -> _Image:
 
 
 def _fill(size: tuple[int, int], tile: tuple[int, int]) -> T.TransformList:
-    """Makes an image of a (height, width) cover a tile of another: resized, and cropped at random."""
+    """Resizes and randomly crops an image of size (height, width) to fill a tile."""
     scale = max(t / s for t, s in zip(tile, size))
     new = [max(t, round(s * scale)) for t, s in zip(tile, size)]
     top, left = (np.random.randint(n - t + 1) for n, t in zip(new, tile))

@@ -17,10 +17,10 @@ from fa_detectron.errors import UnreadableImage, UserError
 
 
 class DetectionMapper(DatasetMapper):
-    """Detectron2's mapper for boxes, with the project's way of reading pixels, its augmentations, and errors that name
-    the image's file.
+    """Detectron2's mapper for boxes, with the project's reader of images, its augmentations, and errors that name the
+    image's file: not every image is checked before training, and files change.
 
-    The data is checked before training, but not every pixel of every image, and files change.
+    In evaluation the annotations stay as they are, in pixels of the original image.
     """
 
     def __init__(self, cfg: CfgNode, is_train: bool) -> None:
@@ -36,10 +36,10 @@ class DetectionMapper(DatasetMapper):
         return options
 
     def __call__(self, dataset_dict: dict[str, Any], others: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-        """Read, augment: Detectron2's dataset dict with "image", (3, H, W) uint8, and in training "instances".
+        """Detectron2's dataset dict with "image", (3, H, W) uint8, augmented, and in training "instances".
 
         Args:
-            others: three more, with which the image becomes a mosaic.
+            others: three more, which are combined with the image into a mosaic.
 
         Raises:
             UserError: the image cannot be read, or has another size than annotated.
@@ -65,12 +65,12 @@ class DetectionMapper(DatasetMapper):
             check_image_size(item, image)
         except SizeMismatchError as error:
             raise UserError(f"image {item['file_name']}: {error}") from None
-        except UnreadableImage as error:  # a data loader's worker passes on the name of a UserError alone
+        except UnreadableImage as error:  # a data loader's worker passes on only the name of a UserError
             raise UserError(f"image {error}") from None
         return image
 
     def _transform_annotations(self, item: dict[str, Any], transforms: T.Transform, size: tuple[int, int]) -> None:
-        """Detectron2's, without the boxes that a crop has cut below INPUT.MIN_VISIBLE."""
+        """Detectron2's, without boxes of which a crop leaves less than INPUT.MIN_VISIBLE."""
         annotations = item["annotations"]
         if self._min_visible > 0 and annotations:
             shares = visible_shares(transforms.apply_box(xyxy_boxes(annotations)), *size)

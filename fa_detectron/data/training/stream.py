@@ -1,7 +1,7 @@
-"""The training data as a function of the seed: what a run sees does not depend on when it was interrupted.
+"""The training data as a function of the seed: interruptions do not change what a run sees.
 
-Every sample of a run has a number. Which image it is, with which others it shares a batch, and all that augmentation
-draws for it follow from the seed and that number alone, in whichever process it is loaded.
+Every sample of a run has a number. Its image, the rest of its batch and its random augmentation depend only on the seed
+and that number, in whichever process it is loaded.
 """
 
 import random
@@ -25,11 +25,11 @@ from torch.utils.data import DataLoader, Dataset
 from fa_detectron.errors import UserError
 
 _LAST_SECONDS = 20
-SAMPLES, STEPS = 0, 1  # first words of the seeds of a sample's augmentation and of a training step
+SAMPLES, STEPS = 0, 1  # first numbers of the seeds of a sample's augmentation and of a training step
 
 
 def seed_generators(*words: int) -> None:
-    """Seed the generators of Python, numpy and torch (CPU and GPUs) from any count of numbers >= 0."""
+    """Seed the generators of Python, numpy and torch (CPU and GPUs) from any number of integers >= 0."""
     states = np.random.SeedSequence(words).generate_state(3)
     random.seed(int(states[0]))
     np.random.seed(states[1])
@@ -40,10 +40,10 @@ class NumberedSamples(Dataset):
     """Mapped records of a data set by (number, index): the number seeds the augmentation.
 
     Args:
-        records: Detectron2's dicts, an image each.
-        mapper: from a record to the model's input; what it draws comes from the global generators.
-        seed: of the run.
-        mosaic: share of the samples that are made of four images; their mapper gets the other three, too.
+        records: Detectron2's dicts, one per image.
+        mapper: from a record to the model's input; draws from the global generators.
+        seed: the run's.
+        mosaic: share of the samples that combine four images; the mapper gets the other three, too.
     """
 
     def __init__(self, records: list[dict], mapper: Callable[..., dict], seed: int, mosaic: float = 0.0) -> None:
@@ -66,15 +66,15 @@ class NumberedSamples(Dataset):
 class BatchStream(Iterable[list[tuple[int, int]]]):
     """This worker's batches, as lists of (number, index) for :class:`NumberedSamples`; endless.
 
-    The stream of batches is one for all workers, who take turns. So iteration i of 4 workers, and iteration i of one
-    worker that accumulates 4 batches, are of the same images.
+    All workers take turns in one stream of batches. So iteration i of 4 workers has the same images as iteration i of
+    one worker that accumulates 4 batches.
 
     Args:
         indices: makes the endless stream of indices into the data set, the same on all workers.
-        size: images a batch.
-        groups: the group of every image; a batch is of one group. None: no groups.
-        rank, workers: whose turn.
-        start: batches of this worker to leave out, as they were seen before.
+        size: images per batch.
+        groups: the group of every image; the images of a batch are of one group. None: no groups.
+        rank, workers: this worker, and how many there are.
+        start: batches of this worker to skip, as they were seen before.
     """
 
     def __init__(
@@ -116,8 +116,8 @@ def build_train_loader(cfg: CfgNode, mapper: Callable[..., dict], seed: int, sta
         cfg: DATASETS.TRAIN, DATALOADER.* and SOLVER.IMS_PER_BATCH, which SOLVER.ACCUMULATION_STEPS and the workers
             divide among them.
         mapper: from a record to the model's input.
-        seed: of the run, the same on all workers.
-        start: batches of this worker to leave out.
+        seed: the run's, the same on all workers.
+        start: batches of this worker to skip.
 
     Raises:
         UserError: an unknown DATALOADER.SAMPLER_TRAIN.
@@ -159,9 +159,9 @@ def _build_sampler(cfg: CfgNode, records: list[dict], seed: int) -> Any:
 
 
 def _outlive_stop_signals(worker_id: int) -> None:
-    """A terminal or a scheduler signals every process; the trainer ends its workers itself, after the step in hand.
+    """Ignore the signals that a terminal or scheduler sends to every process: the trainer ends its workers itself.
 
-    Where it does not, because it fails, SIGTERM ends a worker a while later: a process waits for its workers at exit.
+    If it fails to, SIGTERM ends a worker a while later, since a process waits for its workers at exit.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if not hasattr(signal, "alarm"):  # Windows, where no launcher signals a process
