@@ -105,11 +105,7 @@ def check_target(folder: str, outside: str = "") -> str:
 
 
 def _clean(
-    source: Source,
-    options: ReadOptions,
-    reader: ImageReader,
-    bar: Callable[[list], Iterable],
-    scanned: Scanned | None,
+    source: Source, options: ReadOptions, reader: ImageReader, bar: Callable[[list], Iterable], scanned: Scanned | None
 ) -> tuple[AnnotatedSet, list[str]]:
     """The usable part of a split, and all that was found and done, in words."""
     findings = Findings()

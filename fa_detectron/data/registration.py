@@ -159,9 +159,7 @@ def register_from_config(cfg: CfgNode) -> None:
         loader = PathLoader(cfg, name, path, default_split)
         DatasetCatalog.register(name, loader)
         MetadataCatalog.get(name).set(
-            thing_classes=list(cfg.DATASETS.CLASS_NAMES),
-            evaluator_type="coco",
-            json_file=loader.json_file,
+            thing_classes=list(cfg.DATASETS.CLASS_NAMES), evaluator_type="coco", json_file=loader.json_file
         )
 
 

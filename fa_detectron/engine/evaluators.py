@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 from detectron2.config import CfgNode
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import (
-    COCOEvaluator,
-    DatasetEvaluator,
-    DatasetEvaluators,
-    PascalVOCDetectionEvaluator,
-)
+from detectron2.evaluation import COCOEvaluator, DatasetEvaluator, DatasetEvaluators, PascalVOCDetectionEvaluator
 from detectron2.evaluation.coco_evaluation import COCOevalMaxDets
 from detectron2.evaluation.pascal_voc_evaluation import parse_rec
 from detectron2.utils import comm
@@ -182,16 +177,9 @@ def build_evaluator(cfg: CfgNode, dataset_name: str, folder: str = "inference") 
                 os.unlink(stale)
         comm.synchronize()
         evaluator = CategoryCOCOEvaluator(
-            dataset_name,
-            cfg.OUTPUT_DIR,
-            cfg.TEST.DETECTIONS_PER_IMAGE,
-            tasks=("bbox",),
-            output_dir=output_folder,
+            dataset_name, cfg.OUTPUT_DIR, cfg.TEST.DETECTIONS_PER_IMAGE, tasks=("bbox",), output_dir=output_folder
         )
     pictures = SamplePictures(
-        dataset_name,
-        own_folder(cfg, "samples", dataset_name),
-        cfg.TEST.SAMPLE_PICTURES,
-        ImageReader.from_config(cfg),
+        dataset_name, own_folder(cfg, "samples", dataset_name), cfg.TEST.SAMPLE_PICTURES, ImageReader.from_config(cfg)
     )
     return DatasetEvaluators([evaluator, pictures])

@@ -85,11 +85,7 @@ def _place(rng: np.random.RandomState, height: int, width: int, radius: float, s
 
 
 def render_scene(
-    seed: tuple[int, ...],
-    height: int,
-    width: int,
-    objects: int | None = None,
-    radii: tuple[float, float] = _RADII,
+    seed: tuple[int, ...], height: int, width: int, objects: int | None = None, radii: tuple[float, float] = _RADII
 ) -> Scene:
     """Draw the scene of one seed.
 

@@ -32,11 +32,7 @@ class ImageFinder:
     """
 
     def __init__(
-        self,
-        folders: Sequence[str],
-        search_root: str,
-        follow_links: bool = False,
-        sample: Sequence[str] = (),
+        self, folders: Sequence[str], search_root: str, follow_links: bool = False, sample: Sequence[str] = ()
     ) -> None:
         self._search_root, self._follow_links = search_root, follow_links
         self._listings: dict[str, dict[str, bool]] = {}

@@ -154,11 +154,7 @@ def _annotation(
 
 
 def _add_annotations(
-    path: str,
-    content: dict[str, Any],
-    categories: Categories,
-    records: dict[Any, ImageRecord],
-    findings: Findings,
+    path: str, content: dict[str, Any], categories: Categories, records: dict[Any, ImageRecord], findings: Findings
 ) -> None:
     left_out = {identity(item.get("id")) for item in content["images"]} - records.keys() - {None}
     strays, unknown, unclear, apart = [], [], [], []
