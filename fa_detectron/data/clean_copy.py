@@ -1,4 +1,4 @@
-"""Write a set of any format as a clean COCO set: only what can be used, with a list of what was changed."""
+"""Write a set of any format as a clean COCO set: what can be used, and a list of the changes."""
 
 import os
 import shutil
@@ -32,18 +32,18 @@ def write_clean_copy(
     """Write the splits of a set to FOLDER/SPLIT, images and annotations together, and the changes to changes.txt.
 
     Left out are entries and images that cannot be used, images of another size than annotated, boxes that cannot be
-    clipped or have a side of a pixel or less, boxes that an image has twice, images with the pixels and the boxes of
-    another one of their split, and classes without a box. Boxes that leave their image are clipped.
+    clipped or have a side of a pixel or less, repeated boxes of an image, images with the pixels and boxes of another
+    one in their split, and classes without a box. Boxes that leave their image are clipped.
 
     Args:
-        sources: what to write, by split; the first one must be readable, others are left out if they are not.
+        sources: what to write, by split; the first one must be readable, unreadable others are left out.
         options, reader: how annotations and images are read.
-        folder: to write, absent or empty. It appears once everything in it is written.
-        link: hard links to the images instead of copies; they must lie on the same file system.
+        folder: absent or empty. It appears once everything in it is written.
+        link: hard links to the images instead of copies; requires the same file system.
         bar, scanned: of :func:`scan_images`.
 
     Returns:
-        A line a split of what was written.
+        One line per split about what was written.
 
     Raises:
         UserError: the set cannot be read, no image with a box is left, or the folder is not empty or cannot be written.
@@ -88,13 +88,13 @@ def write_clean_copy(
 
 
 def check_target(folder: str, outside: str = "") -> str:
-    """The absolute path of a folder that may be written.
+    """The absolute path of a folder that can be written.
 
     Args:
-        outside: a folder that it must not lie in.
+        outside: a folder in which it must not be.
 
     Raises:
-        UserError: it lies there, or something is there that is not an empty folder.
+        UserError: it is in there, or exists and is not an empty folder.
     """
     target = os.path.abspath(os.path.expanduser(folder))
     if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
@@ -107,7 +107,7 @@ def check_target(folder: str, outside: str = "") -> str:
 def _clean(
     source: Source, options: ReadOptions, reader: ImageReader, bar: Callable[[list], Iterable], scanned: Scanned | None
 ) -> tuple[AnnotatedSet, list[str]]:
-    """The usable part of a split, and all that was found and done, in words."""
+    """The usable part of a split, and the lines about what was found and changed."""
     findings = Findings()
     data = read_once(source, options, findings)
     clean_boxes(data, "clip", findings)
@@ -145,7 +145,7 @@ def _is_larger_than_a_pixel(annotation: Annotation) -> bool:
 
 
 def _write(target: str, sets: dict[str, AnnotatedSet], classes: list[str], changes: list[str], link: bool) -> None:
-    """Write the folder beside its place and move it there."""
+    """Write a temporary folder beside the target and rename it."""
     parent = os.path.dirname(target)
     os.makedirs(parent, exist_ok=True)
     making = tempfile.mkdtemp(dir=parent, prefix=f".{os.path.basename(target)}-")
@@ -184,7 +184,7 @@ def _write(target: str, sets: dict[str, AnnotatedSet], classes: list[str], chang
 
 
 def _file_names(data: AnnotatedSet) -> list[str]:
-    """A name for each image; equal ones (also where case is ignored) are told apart by the folder, then by a number."""
+    """A name for each image, unique regardless of case: with the folder where necessary, then with a number."""
     taken: set[str] = {ANNOTATIONS.casefold()}
     names = []
     for image in data.images:

@@ -33,10 +33,10 @@ def to_dataset_dicts(data: AnnotatedSet, class_names: Sequence[str]) -> list[dic
 
 
 def category_ids(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int] = ()) -> dict[str, int]:
-    """The category id of each of the model's classes, in their order: that of the set's own file.
+    """The category ids of the model's classes, in their order: those of the set's own file.
 
-    A class that the file does not list has that of the training set, ``run_ids`` (DATASETS.CATEGORY_IDS), unless the
-    file means another class by it. Ids that neither has (Pascal VOC and YOLO have none) count from 1.
+    A class that the file does not list has the id of the training set, ``run_ids`` (DATASETS.CATEGORY_IDS), unless the
+    file uses it for another class. Classes without an id (Pascal VOC and YOLO have none) are counted from 1.
     """
     own = dict(zip(data.classes, data.category_ids or (), strict=data.category_ids is not None))
     for name, number in zip(class_names, run_ids, strict=bool(run_ids)):

@@ -1,4 +1,4 @@
-"""What a look at a data set has found: what training refuses, what is likely a mistake, what to know."""
+"""What reading and checking a data set finds: errors, likely mistakes, and notes."""
 
 import logging
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from fa_detectron.errors import UserError
 logger = logging.getLogger(__name__)
 
 REFUSED, PROBLEM, NOTE = "refused", "problem", "note"  # only a note leaves the exit status of check_data at 0
-_SHOWN = 10  # items that a message names before it only counts
+_SHOWN = 10  # items listed in a message
 _KEPT = 1000  # items of a finding in the JSON
 
 
 def listing(items: Sequence[str]) -> str:
-    """The first items, one per line, and the count of those left out."""
+    """The first items, one per line, and how many more there are."""
     lines = [f"  {item}" for item in items[:_SHOWN]]
     if len(items) > _SHOWN:
         lines.append(f"  ... and {len(items) - _SHOWN} more")
@@ -26,7 +26,7 @@ def listing(items: Sequence[str]) -> str:
 class Finding:
     kind: str  # REFUSED: training stops with this message; PROBLEM: training goes on; NOTE
     path: str  # of the set or the file
-    what: str  # after the count where there are items, a whole sentence where there are none
+    what: str  # follows the count of the items; a whole sentence if there are none
     items: tuple[str, ...] = ()
     remedy: str = ""
 
@@ -47,11 +47,11 @@ class Finding:
 
 @dataclass
 class Findings:
-    """Collects what readers and checks find. Each of its three methods does nothing where ``items`` is empty.
+    """Collects what readers and checks find. ``refuse``, ``problem`` and ``note`` do nothing if ``items`` is empty.
 
     Args:
-        strict: the first refusal raises a UserError, which is what training wants. Otherwise it is noted like the rest,
-            and the reader goes on without the refused entries (check_data).
+        strict: the first refusal raises a UserError, as training needs. Otherwise it is recorded like the rest, and the
+            reader continues without the refused entries (check_data).
     """
 
     strict: bool = False
@@ -67,15 +67,15 @@ class Findings:
         self._add(REFUSED, path, what, items, remedy)
 
     def problem(self, path: str, what: str, items: Sequence[str], remedy: str = "") -> None:
-        """Entries that are used but are likely a mistake."""
+        """Entries that are used, but are likely mistakes."""
         self._add(PROBLEM, path, what, items, remedy)
 
     def note(self, path: str, what: str, items: Sequence[str], remedy: str = "") -> None:
-        """Entries that are worth knowing of."""
+        """Entries that are worth knowing about."""
         self._add(NOTE, path, what, items, remedy)
 
     def say(self, kind: str, path: str, sentence: str, remedy: str = "") -> None:
-        """One finding that has no items, "PATH: sentence"."""
+        """A finding without items, "PATH: sentence"."""
         self._append(Finding(kind, path, sentence, (), remedy))
 
     def _add(self, kind: str, path: str, what: str, items: Sequence[str], remedy: str) -> None:
@@ -90,7 +90,7 @@ class Findings:
             self.all.append(finding)
 
     def add(self, findings: Sequence[Finding]) -> None:
-        """Take up what another look has found."""
+        """Add the findings of another check."""
         for finding in findings:
             self._append(finding)
 

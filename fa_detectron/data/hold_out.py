@@ -1,4 +1,4 @@
-"""A validation set cut from the training set: by class, the same for the same seed, copies on one side."""
+"""A validation set held out of the training set: stratified by class, reproducible, copies kept on one side."""
 
 import os
 import random
@@ -18,16 +18,16 @@ _IMAGES = "\0images"  # no class has this name
 
 
 def roboflow_source(file_name: str) -> str:
-    """The name of the photograph that Roboflow made this file of; "" where the name is none of Roboflow's."""
+    """The name of the photograph of which Roboflow made this file; "" if the name is not Roboflow's."""
     match = _ROBOFLOW.match(os.path.splitext(os.path.basename(file_name))[0])
     return match.group(1) if match else ""
 
 
 def groups_of_copies(data: AnnotatedSet, digests: Digests) -> list[list[int]]:
-    """The images of a set in groups that show the same: equal pixels, or copies by Roboflow of one photograph.
+    """The images of a set in groups with the same content: equal pixels, or Roboflow's copies of one photograph.
 
     Args:
-        digests: of the pixels by file name (see image_scan); a file without one has no equal.
+        digests: of :func:`scan_images`; a file without one is equal to no other.
 
     Returns:
         Indices into ``data.images``, each in one group; groups in the order of their first image.
@@ -54,27 +54,27 @@ def groups_of_copies(data: AnnotatedSet, digests: Digests) -> list[list[int]]:
 
 
 def shared_sources(first: Iterable[str], second: Iterable[str]) -> list[str]:
-    """Files of the second set that Roboflow made of a photograph which the first set has copies of, one line each."""
+    """Files of the second set that are Roboflow's copies of a photograph with copies in the first, one line each."""
     of_first = {source: name for name in first if (source := roboflow_source(name))}
     return [f"{name} ~ {of_first[source]}" for name in second if (source := roboflow_source(name)) in of_first]
 
 
 def image_names(data: AnnotatedSet) -> list[str]:
-    """The images' file names relative to the folder that holds them all, with "/" between folders."""
+    """The images' file names relative to their common folder, with "/" between folders."""
     files = [image.file_name for image in data.images]
     root = os.path.commonpath([os.path.dirname(file) for file in files]) if files else ""
     return [os.path.relpath(file, root).replace(os.sep, "/") for file in files]
 
 
 def keep_part(data: AnnotatedSet, held_out: Sequence[str], validation: bool, findings: Findings) -> None:
-    """Leave one side of a split in the set (in place).
+    """Reduce the set to one side of a split (in place).
 
     Args:
-        held_out: the validation images, as :func:`image_names` names them.
+        held_out: the validation images, by :func:`image_names`.
         validation: keep these, else all others.
 
     Raises:
-        UserError: the set holds none of them, so that the split is another one's.
+        UserError: the set has none of them, so that the split belongs to another set.
     """
     held, names = set(held_out), image_names(data)
     gone = sorted(held - set(names))
@@ -90,19 +90,18 @@ def keep_part(data: AnnotatedSet, held_out: Sequence[str], validation: bool, fin
 def hold_out(data: AnnotatedSet, digests: Digests, fraction: float, seed: int) -> tuple[str, ...]:
     """Choose the validation images of a set.
 
-    Every class gets its share of images on both sides as far as the groups of copies allow; of a class with a single
-    group nothing is held out. The method is iterative stratification (Sechidis et al., 2011): the rarest class first,
-    each group to the side that lacks most of it.
+    Each class is divided in proportion as far as the groups of copies allow; nothing is held out of a class with a
+    single group. The method is iterative stratification (Sechidis et al., 2011): the rarest class first, each group to
+    the side that lacks most of it.
 
     Args:
         data: with checked boxes.
         digests: of the images' pixels, to keep equal ones together.
         fraction: of the images, above 0 and below 1.
-        seed: of the order in which equally good groups are taken.
+        seed: for the order in which equally good groups are taken.
 
     Returns:
-        Their names as of :func:`image_names`, sorted; () where fewer than two groups of copies have a box, so that one
-        side would have none.
+        Their :func:`image_names`, sorted; () if fewer than two groups have a box, so that one side would have none.
     """
     groups = groups_of_copies(data, digests)
     if sum(any(_labels(data.images[i]) for i in group) for group in groups) < 2:
@@ -141,5 +140,5 @@ def _labels(image: ImageRecord) -> set[str]:
 
 
 def _images_with(label_sets: Sequence[set[str]]) -> Counter:
-    """How many images of a group have each class, and how many images there are."""
+    """The number of images of a group with each class, and the number of all its images."""
     return Counter({_IMAGES: len(label_sets)}) + Counter(label for labels in label_sets for label in labels)

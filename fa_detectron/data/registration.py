@@ -1,7 +1,7 @@
-"""Data sets given by path, and the checks that all sets of a config go through before training.
+"""Data sets given by path, registered with Detectron2.
 
-A path becomes the data set ``custom_train`` or ``custom_val``. All that it takes to find and number its classes again
-stands in the config (DATASETS.TRAIN_PATH, VAL_PATH, IMAGES_ROOT, CLASS_NAMES, BAD_BOXES), so the config.yaml of a
+A path becomes the data set ``custom_train`` or ``custom_val``. The config has everything needed to find it and number
+its classes again (DATASETS.TRAIN_PATH, VAL_PATH, IMAGES_ROOT, CLASS_NAMES, BAD_BOXES), so that the config.yaml of a
 run's folder is enough for --eval-only. Sets registered by name (Detectron2's, the user's, the built-in one) stay as
 they are.
 """
@@ -35,7 +35,7 @@ TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 
 def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """(class names, category ids); no ids where the format has none."""
+    """(class names, category ids); no ids if the format has none."""
     data = read_once(source_of(text, default_split), ReadOptions.from_config(cfg), Findings(strict=True))
     if not data.classes:
         raise UserError(f"{data.path}: no image has a box, so no class is known")
@@ -45,18 +45,17 @@ def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[st
 
 
 def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images: str = "") -> None:
-    """Settle the data of a run in ``cfg`` (in place): paths, set names, class names and class count.
+    """Set the data of a run in ``cfg`` (in place): paths, set names, class names and class count.
 
     Args:
         cfg: a config with fa_detectron's keys, not frozen.
         train, val: --train and --val, paths as of :func:`fa_detectron.data.sources.find.parse_source` (default split:
-            train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are.
-            ``train`` alone takes the validation split that the set has, if it has one; else the run has no validation
-            set, until :func:`hold_out_validation` cuts one.
+            train, val). "" leaves DATASETS.TRAIN_PATH and VAL_PATH as they are. ``train`` alone uses the set's own
+            validation split; without one, the run has no validation set until :func:`hold_out_validation` makes it.
         images: --images, the folder of the images of both.
 
-    Class names come from DATASETS.CLASS_NAMES; where that is empty, they and DATASETS.CATEGORY_IDS come from the
-    training path, then from the named training set's metadata, then from the validation path.
+    Class names come from DATASETS.CLASS_NAMES. If that is empty, they and DATASETS.CATEGORY_IDS come from the training
+    path, else from the metadata of the named training set, else from the validation path.
 
     Raises:
         UserError: a path is wrong or its file broken.
@@ -109,12 +108,12 @@ def _classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
 
 
 def hold_out_validation(cfg: CfgNode) -> None:
-    """Cut a validation set from DATASETS.TRAIN_PATH where a run has none (in place: DATASETS.VAL_IMAGES and TEST).
+    """Hold out a validation set of DATASETS.TRAIN_PATH if a run has none (in place: DATASETS.VAL_IMAGES and TEST).
 
-    Reads every image once, to keep images of equal pixels on one side.
+    Reads every image once, to keep images with equal pixels on one side.
 
     Raises:
-        UserError: the set is broken, or DATASETS.VAL_FRACTION is no fraction.
+        UserError: the set is broken, or DATASETS.VAL_FRACTION is not a fraction.
     """
     data = cfg.DATASETS
     if not 0 <= data.VAL_FRACTION < 1:
@@ -137,9 +136,9 @@ def hold_out_validation(cfg: CfgNode) -> None:
 
 
 def register_from_config(cfg: CfgNode) -> None:
-    """Register custom_train and custom_val as the config has them, in place of what these names stood for before.
+    """Register custom_train and custom_val of the config, replacing previous ones.
 
-    Nothing is read until a set is used. Loading one raises UserError where it is broken.
+    Nothing is read until a set is used. Loading a broken one raises UserError.
     """
     data = cfg.DATASETS
     validation = (data.VAL_PATH, "val") if data.VAL_PATH or not data.VAL_IMAGES else (data.TRAIN_PATH, "train")

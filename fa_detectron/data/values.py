@@ -1,4 +1,4 @@
-"""Values that annotation tools write in more than one way, read by what they mean."""
+"""Values that annotation tools write in several ways, read by their meaning."""
 
 import math
 import re
@@ -18,12 +18,12 @@ _LATIN = str.maketrans(
 
 
 def short(value: Any) -> str:
-    """A value in a message, however large it is."""
+    """A value, abbreviated for a message."""
     return reprlib.repr(value)
 
 
 def number(value: Any) -> float | None:
-    """A finite number, or the text of one; None for anything else."""
+    """The float of a finite number or its text; None for anything else."""
     if isinstance(value, (int, float, str)) and not isinstance(value, bool):
         try:
             result = float(value)
@@ -34,10 +34,10 @@ def number(value: Any) -> float | None:
 
 
 def flag(value: Any) -> bool | None:
-    """A truth value: booleans, the numbers 0 and 1, their texts, and words such as "no"; an absent value is False.
+    """A truth value of booleans, the numbers 0 and 1, their texts, and words such as "no"; None is False.
 
     Returns:
-        None where the value means neither.
+        None if the value is neither.
     """
     if value is None or value is True or value is False:
         return bool(value)
@@ -47,10 +47,10 @@ def flag(value: Any) -> bool | None:
 
 
 def identity(value: Any) -> int | str | None:
-    """What an id is compared by: "1", 1 and 1.0 are one id, "01" is another.
+    """The key by which ids are compared: "1", 1 and 1.0 are the same id, "01" is another.
 
     Returns:
-        An int where the id is a whole number, a str for any other text, None where it can be no id.
+        An int for whole numbers, a str for any other text, None for anything that cannot be an id.
     """
     if type(value) is int:  # nearly always, and there are millions
         return value
@@ -60,10 +60,10 @@ def identity(value: Any) -> int | str | None:
 
 
 def class_name(value: Any) -> str:
-    """A class's name from a text or a number: in Unicode's NFC, without a byte-order mark and outer spaces.
+    """A class name from a text or a number, in Unicode NFC, without byte-order mark and surrounding spaces.
 
     Returns:
-        "" where there is none.
+        "" if there is no name.
     """
     if isinstance(value, float) and value.is_integer():
         value = int(value)

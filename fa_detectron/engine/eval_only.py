@@ -10,8 +10,8 @@ from detectron2.evaluation import verify_results
 from detectron2.utils import comm
 
 from fa_detectron.checkpoint import FeatureAlignCheckpointer
-from fa_detectron.data.names import folder_name, set_name, set_source
 from fa_detectron.data.registration import register_from_config
+from fa_detectron.data.set_names import folder_name, set_name, set_source
 from fa_detectron.engine.results import EVALUATIONS, RESULTS, final_report
 from fa_detectron.engine.run.logs import open_logs
 from fa_detectron.engine.trainer import Trainer

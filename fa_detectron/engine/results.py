@@ -10,7 +10,7 @@ from typing import Any
 from detectron2.config import CfgNode
 from tabulate import tabulate
 
-from fa_detectron.data.names import folder_name, set_name
+from fa_detectron.data.set_names import folder_name, set_name
 
 Metrics = Mapping[str, float]  # "AP", "AP50", ..., "AP-CLASS", in percent
 EVALUATIONS = "eval"  # folder below OUTPUT_DIR with one folder per set that --eval-only has evaluated

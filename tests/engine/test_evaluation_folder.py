@@ -8,7 +8,7 @@ import pytest
 
 from fa_detectron.apps.predict.ids import result_ids
 from fa_detectron.apps.report.summary import config_in_short
-from fa_detectron.data.names import data_name, folder_name
+from fa_detectron.data.set_names import data_name, folder_name
 from fa_detectron.inference import load_run
 from tests.engine.conftest import run
 from tests.engine.tiny import make_set

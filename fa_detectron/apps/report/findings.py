@@ -16,7 +16,7 @@ from detectron2.structures import BoxMode, Instances
 
 from fa_detectron.data import evaluation_config
 from fa_detectron.data.images.pixels import ImageReader
-from fa_detectron.data.names import set_name
+from fa_detectron.data.set_names import set_name
 from fa_detectron.engine import Trainer
 from fa_detectron.engine.evaluators import build_evaluator
 from fa_detectron.inference import Run
@@ -54,7 +54,7 @@ class Findings:
     """Detections on a whole set, and what they are at a score threshold.
 
     Attributes:
-        data: what the set is called, see :func:`fa_detectron.data.names.set_name`.
+        data: what the set is called, see :func:`fa_detectron.data.set_names.set_name`.
         records: Detectron2's dataset dicts; instances: the detections, in the same order.
         metrics: "AP", "AP50", ..., "AP-CLASS"; empty for a set without annotations.
         reader: reads the images as the model sees them.

@@ -4,7 +4,7 @@ import os
 
 from detectron2.config import CfgNode
 
-from fa_detectron.data.names import set_name
+from fa_detectron.data.set_names import set_name
 from fa_detectron.inference import Run
 from fa_detectron.modeling.config import method_name
 

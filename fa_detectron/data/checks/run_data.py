@@ -1,4 +1,4 @@
-"""Look through all data of a run before it starts, and show what there is."""
+"""Check all data of a run before it starts, and log what there is."""
 
 import difflib
 import logging
@@ -30,20 +30,20 @@ _Counts = list[tuple[int, int]]  # (boxes, images) of every class
 
 
 def check_data(cfg: CfgNode, training: bool) -> int:
-    """Check the sets that a run uses, measure INPUT.PIXEL_RANGE where they need one, log a table of boxes per class.
+    """Check the sets that a run uses, measure INPUT.PIXEL_RANGE if they need one, log a table of boxes per class.
 
     Args:
         cfg: with its sets registered (register_from_config), not frozen.
-        training: False leaves DATASETS.TRAIN alone: --eval-only must work where the training data is not.
+        training: False skips DATASETS.TRAIN: --eval-only must work without the training data.
 
     Returns:
-        How many images are trained on.
+        The number of training images.
 
     Raises:
         UserError: a set is unknown, broken or without images, its classes are not the model's, or a training set has
-            no box; a test set has images of more than 8 bits a channel, and the training set has none. Bad boxes of
-            sets registered by name are only reported: Detectron2 drops empty ones by itself (COCO has such), and the
-            set is not ours to change.
+            no box; a test set has images of more than 8 bits per channel, and the training set has none. Bad boxes of
+            sets registered by name are only reported: Detectron2 drops empty ones itself (COCO has some), and the set
+            belongs to the user.
     """
     num_classes = cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES
     columns: dict[str, _Counts] = {}
@@ -86,7 +86,7 @@ def is_trained(cfg: CfgNode, record: dict[str, Any]) -> bool:
 
 
 def _images_in_words(cfg: CfgNode, records: Sequence[dict[str, Any]], training: bool) -> str:
-    """How many images a set has, and what becomes of those without a box."""
+    """The message about the images of a set, and what is done with those without a box."""
     key, background = "DATALOADER.FILTER_EMPTY_ANNOTATIONS", sum(not record.get("annotations") for record in records)
     crowd = sum(map(all_crowd, records))
     text = f"{len(records)} images, {background} of them without a box"
@@ -108,7 +108,7 @@ def _load_and_check(name: str, size: InputSize | None, reader: ImageReader) -> l
     try:
         records = DatasetCatalog.get(name)
     except (OSError, ValueError, KeyError, TypeError, AssertionError, SyntaxError) as error:
-        # Whatever Detectron2's reader trips over; SyntaxError is that of broken XML.
+        # The errors of Detectron2's readers; broken XML raises SyntaxError.
         raise UserError(f"data set {name}: cannot be loaded: {type(error).__name__}: {error}") from error
     if not records:
         raise UserError(f"data set {name}: holds no image")
@@ -158,7 +158,7 @@ def _check_path_set(loader: PathLoader, size: InputSize | None, reader: ImageRea
 
 
 def tell_of_id_zero(path: str) -> None:
-    """Say, once a process, why plain pycocotools may find less against the COCO file ``path``."""
+    """Log once per process why plain pycocotools may give lower figures for the COCO file ``path``."""
     text = (
         f"{path}: an annotation has the id 0, which plain pycocotools never matches. It counts in the figures here, so "
         "they can be higher than those of pycocotools against this file."
@@ -167,7 +167,7 @@ def tell_of_id_zero(path: str) -> None:
 
 
 def _check_metadata(cfg: CfgNode, name: str) -> Sequence[str]:
-    """The class names of a loaded set, which must be the model's."""
+    """The class names of a loaded set. Raises UserError unless they are the model's."""
     num_classes, wanted = cfg.MODEL.FEATURE_ALIGN.NUM_CLASSES, list(cfg.DATASETS.CLASS_NAMES)
     classes = list(MetadataCatalog.get(name).get("thing_classes", ()))
     shown = f"{', '.join(classes[:10])}{', ...' if len(classes) > 10 else ''}"
@@ -205,7 +205,7 @@ def class_counts(records: Sequence[dict[str, Any]], num_classes: int) -> _Counts
 
 
 def class_table(class_names: Sequence[str], columns: dict[str, _Counts]) -> str:
-    """A text table: a row per class, a column per set with "boxes (images)", and the totals of the boxes."""
+    """A text table: a row per class, a column per set with "boxes (images)", and the total boxes."""
     rows = [["class", *columns]]
     for i, name in enumerate(class_names[:_SHOWN_CLASSES]):
         rows.append([name, *(f"{counts[i][0]} ({counts[i][1]})" for counts in columns.values())])

@@ -1,4 +1,4 @@
-"""The boxes of a checked set in figures: class balance, sizes against the levels' strides, repetitions."""
+"""Statistics of the boxes of a checked set: class balance, and sizes relative to the levels' strides."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _LARGEST = 2048  # pixels, the largest short side that is worth advising
 
 @dataclass(frozen=True)
 class InputSize:
-    """How a config scales images, and the grid that it lays over them."""
+    """How a config scales images, and its grid of locations."""
 
     short_side: int  # pixels; 0 leaves images as they are
     long_side: int  # pixels, at most
@@ -34,7 +34,7 @@ def input_size(cfg: CfgNode, training: bool = False) -> InputSize:
     """The input size and the levels of a config; P3 to P7 have the strides 8 to 128.
 
     Args:
-        training: the smallest size of training, not that of the evaluation.
+        training: the smallest training size, instead of that of the evaluation.
 
     Raises:
         UserError: MODEL.FEATURE_ALIGN.IN_FEATURES are not named like p3.
@@ -52,12 +52,12 @@ def input_size(cfg: CfgNode, training: bool = False) -> InputSize:
 
 @dataclass(frozen=True)
 class Level:
-    """How many boxes a level can learn from.
+    """The boxes that a level can learn from.
 
     Attributes:
         boxes: boxes with at least one of its locations inside.
         coarsest: those of them with no location of a coarser level inside.
-        median: of the number of its locations inside a box, over the boxes that have one.
+        median: median number of its locations inside a box, over the boxes that have one.
     """
 
     stride: int
@@ -74,11 +74,11 @@ class BoxStatistics:
     classes: dict[str, tuple[int, int]]  # (boxes, images) of every class
     sizes: tuple[float, ...]  # 5th, 50th, 95th percentile of sqrt(width * height), pixels of the scaled image
     levels: tuple[Level, ...]
-    without_location: list[str]  # boxes that lie between the locations of all levels, in words
+    without_location: list[str]  # messages about boxes between the locations of all levels
 
 
 def box_statistics(data: AnnotatedSet, size: InputSize) -> BoxStatistics:
-    """Count the boxes of a set that :func:`fa_detectron.data.checks.boxes.clean_boxes` went through."""
+    """The statistics of a set whose boxes :func:`fa_detectron.data.checks.boxes.clean_boxes` has checked."""
     boxes, images = Counter(), Counter()
     rows, places, crowd = [], [], 0
     for image in data.images:
@@ -120,7 +120,7 @@ def box_statistics(data: AnnotatedSet, size: InputSize) -> BoxStatistics:
 
 
 def locations_inside(boxes: np.ndarray, size: InputSize) -> np.ndarray:
-    """How many locations of each level lie strictly inside each box, as the loss counts them.
+    """The number of locations of each level strictly inside each box, as the loss counts them.
 
     Args:
         boxes: (G, 4) xyxy pixels of the scaled images.
@@ -139,11 +139,11 @@ def locations_inside(boxes: np.ndarray, size: InputSize) -> np.ndarray:
 def size_that_serves(data: AnnotatedSet, size: InputSize, share: float) -> int:
     """The smallest short side, in steps of 64 pixels, at which at most ``share`` of the boxes hold no location.
 
-    The long side grows in proportion. 0 where no size up to 2048 pixels does.
+    The long side grows in proportion. 0 if no size up to 2048 pixels suffices.
 
     Args:
         data: with checked boxes.
-        size: of which a larger one is sought.
+        size: the current one.
     """
     scales = np.array([[size.scale(image.width, image.height)] for image in data.images for _ in _boxes(image)])
     boxes = np.array([a.box for image in data.images for a in _boxes(image)], dtype=float).reshape(-1, 4)
@@ -155,7 +155,7 @@ def size_that_serves(data: AnnotatedSet, size: InputSize, share: float) -> int:
 
 
 def _boxes(image: ImageRecord) -> list[Annotation]:
-    """Those that the detector learns from."""
+    """The boxes that the detector learns from."""
     return [annotation for annotation in image.annotations if not annotation.iscrowd]
 
 

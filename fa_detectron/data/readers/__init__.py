@@ -37,13 +37,13 @@ def read_annotated_set(source: Source, options: ReadOptions, findings: Findings)
     """Read one set of any format.
 
     Args:
-        source: of :func:`fa_detectron.data.sources.find.parse_source`, which has told the format.
-        options: see there.
+        source: of :func:`fa_detectron.data.sources.find.parse_source`, which determines the format.
+        options: how files are read.
         findings: gets what cannot be used, what looks wrong and what is worth knowing.
 
     Raises:
-        UserError: a file is missing or broken; or an entry cannot be used and the findings are strict. Boxes are left
-            as the files have them: see :func:`fa_detectron.data.checks.boxes.clean_boxes`.
+        UserError: a file is missing or broken; or an entry cannot be used and the findings are strict. Boxes stay as
+            in the files: see :func:`fa_detectron.data.checks.boxes.clean_boxes`.
     """
     data = _READERS[source.format](source, options, findings)
     check_image_list(data, options, findings)

@@ -1,4 +1,4 @@
-"""What the readers of annotation tools' exports do alike."""
+"""What the readers of annotation tools' exports have in common."""
 
 import os
 from collections import Counter, defaultdict
@@ -19,12 +19,12 @@ _ANNOTATION_FOLDERS = ("annotations", "annotation", "labels", "json", "xml", "cs
 
 
 class SetBuilder:
-    """Makes an :class:`AnnotatedSet` image by image and box by box, and reports what is left out.
+    """Builds an :class:`AnnotatedSet` image by image and box by box, and reports what is left out.
 
     Args:
         source, options, findings: as a reader gets them.
-        folders: where names of images start from, relative to the set's folder or to ``options.images_root``. The
-            set's folder is that of the annotation file, or the one above where it is called annotations/ or the like.
+        folders: to which image names are relative, themselves relative to the set's folder or ``options.images_root``.
+            The set's folder is that of the annotation file, or its parent if it is called annotations/ or similar.
     """
 
     def __init__(
@@ -63,17 +63,17 @@ class SetBuilder:
         """A new image of the set.
 
         Args:
-            name: as the annotations have it.
-            where: what to call it in messages, where the name cannot be used.
-            size: (width, height) in pixels as the annotations have them; unless both are positive integers (or their
-                texts), the image itself tells.
-            file: that the annotations stand in, if not the source's.
-            beside: paths at which the image is looked for first.
-            otherwise: names to look for where ``name`` leads nowhere.
-            embedded: the annotation file holds the image as well.
+            name: as in the annotations.
+            where: names the image in messages if its name cannot be used.
+            size: (width, height) in pixels as in the annotations; unless both are positive integers (or their texts),
+                the size is read from the image.
+            file: with the annotations, if not the source's.
+            beside: paths to try first.
+            otherwise: names to try if ``name`` leads nowhere.
+            embedded: the annotation file contains the image as well.
 
         Returns:
-            None where the image cannot be used; its boxes are then left out, too, and the findings have it.
+            None if the image cannot be used, which the findings have; its boxes are then left out, too.
         """
         if not is_file_name(name) or not name.strip():
             self.refuse("images without a file name", f"{where}: {short(name)}")
@@ -96,7 +96,7 @@ class SetBuilder:
         return record
 
     def image_files(self) -> list[str]:
-        """All images in the set's folder and below."""
+        """All image files in the set's folder and below."""
         places = os.walk(self.root)
         found = [os.path.join(place, name) for place, _, names in places for name in names if is_image(name)]
         leaving = () if self._options.follow_links else links_outside(self.root, map(self._relative, found))
@@ -106,7 +106,7 @@ class SetBuilder:
         return os.path.relpath(path, self.root)
 
     def box(self, image: ImageRecord, label: Any, box: Box | None, index: int, crowd: bool = False) -> None:
-        """A new box of an image, in pixels; None stands for coordinates that cannot be used."""
+        """A new box of an image, in pixels; None for coordinates that cannot be used."""
         name = class_name(label)
         if box is None:
             self.refuse("shapes whose coordinates cannot be used", self._where(image, index, label))
@@ -116,7 +116,7 @@ class SetBuilder:
             image.annotations.append(Annotation(name, box, index, iscrowd=int(crowd)))
 
     def mark(self, value: Any, name: str, where: str) -> bool:
-        """Whether an entry is marked, such as difficult: 1; refused where the value means neither yes nor no."""
+        """Whether an entry is marked, as in "difficult: 1"; refused if the value is neither yes nor no."""
         known = flag(value)
         if known is None:
             self.refuse("marks that are neither yes nor no (0, 1, true, false)", f"{where}: {name} is {short(value)}")
@@ -138,19 +138,19 @@ class SetBuilder:
         self._problems[what].append(item)
 
     def note(self, what: str, item: str) -> None:
-        """An entry that is worth knowing of."""
+        """An entry that is worth knowing about."""
         self._notes[what].append(item)
 
     def say(self, sentence: str) -> None:
-        """What is worth knowing of the whole set."""
+        """What is worth knowing about the whole set."""
         self._findings.say(NOTE, self.path, sentence)
 
     def finish(self, classes: Iterable[Any] = ()) -> AnnotatedSet:
         """The set.
 
         Args:
-            classes: names in the order of their numbers, where the file has them; those of boxes that are not among
-                them follow in alphabetical order.
+            classes: names in the order of their numbers, if the file has them; other classes of boxes follow in
+                alphabetical order.
 
         Raises:
             UserError: there is no image, or something was refused and the findings are strict.

@@ -1,4 +1,4 @@
-"""The columns of a CSV file of boxes: what they may be called, and which splits they name."""
+"""The columns of a CSV file of boxes: their names, and the splits that they contain."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,16 +9,8 @@ from fa_detectron.data.sources.splits import is_split
 
 COLUMNS: dict[str, tuple[str, ...]] = {
     "filename": (
-        "filename",
-        "file",
-        "image",
-        "path",
-        "filepath",
-        "imagepath",
-        "imagename",
-        "imagefile",
-        "img",
-        "imageid",
+        *("filename", "file", "image", "path", "filepath"),
+        *("imagepath", "imagename", "imagefile", "img", "imageid"),
     ),
     "class": ("class", "label", "classname", "labelname", "category", "categoryname", "name", "object"),
     "xmin": ("xmin", "x0", "x1", "left", "xtl", "minx", "bboxx1"),
@@ -41,7 +33,7 @@ def _plain(field: str) -> str:
 
 
 def find_columns(header: Iterable[str]) -> dict[str, str]:
-    """Which field of a header is which column of COLUMNS; case, spaces and underscores do not matter."""
+    """The fields of a header by the columns of COLUMNS; case, spaces and underscores do not matter."""
     plain = {_plain(field): field for field in header}
     found = {}
     for column, names in COLUMNS.items():
@@ -52,7 +44,7 @@ def find_columns(header: Iterable[str]) -> dict[str, str]:
 
 
 def points_of(header: Sequence[str]) -> list[tuple[int, int]]:
-    """The positions of the (x, y) columns where a box has more than two points; else [].
+    """The positions of the (x, y) columns if a box has more than two points; else [].
 
     They are x1, y1 to x4, y4; or, as in Google's AutoML, x_min, y_min, x_max and y_max, each of them twice.
     """
@@ -86,7 +78,7 @@ def file_column(header: Iterable[str]) -> str:
 
 
 def coordinates_missing(header: Iterable[str]) -> list[str]:
-    """The columns of corners and class that a header has not."""
+    """The columns of corners and class that a header lacks."""
     found = find_columns(header)
     return [column for column in (*CORNERS, "class") if column not in found]
 

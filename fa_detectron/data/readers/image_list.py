@@ -1,4 +1,4 @@
-"""The images of a set that was read: each exists, and each is there once."""
+"""The images of a set that was read: each exists, and is listed once."""
 
 import os
 
@@ -9,14 +9,14 @@ from fa_detectron.errors import UserError
 
 
 def size_from_file(path: str, upright: bool, unreadable: list[str]) -> tuple[int, int] | None:
-    """(width, height) of an image whose annotations do not tell its size.
+    """(width, height) of an image whose annotations do not have its size.
 
     Args:
         upright: the size after the EXIF orientation.
-        unreadable: gets the message where the file is no readable image.
+        unreadable: gets the message if the file cannot be read.
 
     Returns:
-        (0, 0) where there is no such file, which :func:`check_image_list` reports; None where it cannot be read.
+        (0, 0) if there is no such file, which :func:`check_image_list` reports; None if it cannot be read.
     """
     if not os.path.isfile(path):
         return 0, 0
@@ -32,7 +32,7 @@ def size_from_file(path: str, upright: bool, unreadable: list[str]) -> tuple[int
 
 
 def check_image_list(data: AnnotatedSet, options: ReadOptions, findings: Findings) -> None:
-    """Report images that do not exist and leave them out; put the boxes of images that are listed twice together.
+    """Report and drop images that do not exist; merge the boxes of images that are listed twice.
 
     Raises:
         UserError: images do not exist, and the findings are strict; or none of all exists.
