@@ -1,7 +1,7 @@
-"""Read the detection part of a COCO JSON file.
+"""Read the boxes of a COCO JSON file.
 
-Classes are numbered in the order of their category ids, as Detectron2 does. Only what detection needs is read:
-keypoints are passed over, and a segmentation counts where there is no box.
+Classes are numbered in the order of their category ids, as in Detectron2. Keypoints are ignored, and a segmentation
+counts if there is no box.
 """
 
 import os
@@ -21,7 +21,7 @@ from fa_detectron.data.values import flag, identity, number, short
 from fa_detectron.errors import UserError
 
 _NUMBERS = {int, float}
-LEAST_OVERLAP = 0.1  # IoU of a box and the box around its polygons, below which they hardly mean one object
+LEAST_OVERLAP = 0.1  # IoU of a box and the box around its polygons; below it they hardly are of the same object
 
 
 def _load(path: str) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _file_name(item: dict[str, Any]) -> Any:
 
 
 def _side(value: Any) -> int | None:
-    """Width or height in pixels; 0 where the file leaves it open (absent, 0, negative), None where it is no such."""
+    """Width or height in pixels; 0 if the file does not have it (absent, 0, negative), None if it is invalid."""
     if value is None or value == "":
         return 0
     side = number(value)
@@ -51,7 +51,7 @@ def _side(value: Any) -> int | None:
 
 
 def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int | str, dict[str, Any]]:
-    """The usable images by values.identity of their id, in the order of the ids."""
+    """The usable images by the ``identity`` of their id, in the order of the ids."""
     broken, repeated, contrary, good = [], [], [], {}
     for i, item in enumerate(content["images"]):
         key, name = identity(item.get("id")), _file_name(item)
@@ -83,8 +83,8 @@ def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int 
 
 
 def _finder(path: str, options: ReadOptions, names: list[str]) -> ImageFinder:
-    """Looks in the set's folder, its images/, JPEGImages/ and the one named like the file (instances_train2017.json
-    means train2017/), then in the same ones a folder up; below ``options.images_root`` alone where that is given.
+    """Searches the set's folder, its images/, JPEGImages/ and the folder named like the file (train2017/ for
+    instances_train2017.json), then the same ones in the parent folder; only ``options.images_root`` if that is given.
     """
     stem = Path(path).stem.removeprefix("instances_")
     below = ["images", "JPEGImages", stem, os.path.join("images", stem)]
@@ -93,7 +93,7 @@ def _finder(path: str, options: ReadOptions, names: list[str]) -> ImageFinder:
         bases = [root]
     else:
         bases = [own, up]
-        # Nothing is looked for in the whole folder above, unless the images lie in a part of it.
+        # The whole parent folder is searched only if the images are in a part of it.
         apart = os.path.basename(own).lower().startswith("annotation") or _any_folder(up, below)
         root = up if apart and not _any_folder(own, below) else own
     folders = [os.path.join(base, name) if name else base for base in bases for name in ("", *below)]
@@ -106,7 +106,7 @@ def _any_folder(base: str, names: list[str]) -> bool:
 
 
 def _records(path: str, content: dict[str, Any], options: ReadOptions, findings: Findings) -> dict[Any, ImageRecord]:
-    """The images without their annotations, by values.identity of their id."""
+    """The images without their annotations, by the ``identity`` of their id."""
     images = _images(path, content, findings)
     names = [_file_name(item) for item in images.values()]
     finder = _finder(path, options, names)
@@ -125,7 +125,7 @@ def _records(path: str, content: dict[str, Any], options: ReadOptions, findings:
 
 
 def _corners(bbox: Any) -> Any:
-    """COCO's (x, y, w, h) as (x1, y1, x2, y2); anything else as it is, for the check of the boxes to refuse."""
+    """COCO's (x, y, w, h) as (x1, y1, x2, y2); anything else unchanged, for the check of the boxes to refuse."""
     if isinstance(bbox, list) and len(bbox) == 4:
         x, y, w, h = (number(v) if isinstance(v, str) else v for v in bbox)
         if {type(x), type(y), type(w), type(h)} <= _NUMBERS:

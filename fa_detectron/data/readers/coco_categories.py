@@ -12,11 +12,11 @@ _NO_PARENT = ("none", "None", "null")
 
 class Categories(NamedTuple):
     names: tuple[str, ...]  # of the classes, in the order of their ids
-    ids: tuple[int | str, ...] | None  # as the file has them (1 for 1.0); None where it has none at all
-    by_key: dict[int | str | None, str]  # values.identity of a category id: class name; None: of boxes without an id
+    ids: tuple[int | str, ...] | None  # as in the file (1 for 1.0); None if it has none
+    by_key: dict[int | str | None, str]  # identity of a category id: class name; None: boxes without an id
 
     def named(self, item: dict[str, Any]) -> str | None:
-        """The class of an annotation; None where there is none."""
+        """The class of an annotation; None if there is none."""
         value = item.get("category_id")
         key = identity(value)
         return None if key is None and value is not None else self.by_key.get(key)
@@ -30,11 +30,11 @@ class _Category(NamedTuple):
 
 
 def read_categories(path: str, content: dict[str, Any], findings: Findings) -> Categories:
-    """Find out what the classes are.
+    """The classes of a COCO file.
 
-    Ids are compared by value, names in Unicode's NFC. A category without boxes that others name as their supercategory
-    is no class (the root of Roboflow's exports). Two categories of one name are one class, unless they have boxes and
-    stand under different supercategories. A file without categories has the classes that its annotations tell.
+    Ids are compared by value, names in Unicode NFC. A category without boxes that is the supercategory of others is not
+    a class (the root of Roboflow's exports). Two categories of one name are one class, unless they have boxes and
+    different supercategories. Without categories, the annotations determine the classes.
 
     Raises:
         UserError: a category has no id or name, or an id stands for two names.
@@ -67,7 +67,7 @@ def read_categories(path: str, content: dict[str, Any], findings: Findings) -> C
 
 
 def _parse(path: str, items: list[dict[str, Any]]) -> list[_Category]:
-    """In the order of the ids; an entry that another one repeats is left out."""
+    """The categories in the order of the ids, without repeated entries."""
     broken, found = [], {}
     for i, item in enumerate(items):
         key, name, parent = (
@@ -92,7 +92,7 @@ def _leave_out_roots(
     path: str, categories: list[_Category], counts: Counter[int | str | None], findings: Findings
 ) -> list[_Category]:
     parents = {category.parent for category in categories}
-    # One that is its own supercategory (COCO's person) is a class, whatever else stands under it.
+    # A category that is its own supercategory (COCO's person) is a class.
     roots = [c for c in categories if not counts[c.key] and c.parent != c.name and c.name in parents]
     if len(roots) == len(categories):  # they name each other
         return categories

@@ -1,7 +1,7 @@
-"""Read CreateML JSON: a list of images with boxes whose x and y are those of the centre, in pixels.
+"""Read CreateML JSON: a list of images with boxes whose x and y are the centre, in pixels.
 
-Some tools write those of the upper left corner. A file is read so, and said to be, where a box would leave its image by
-more than a pixel around its centre, and none does from its corner.
+Some tools write the upper left corner instead. A file is read like this, with a warning, if x and y as the centre would
+make a box leave its image by more than a pixel, and as the corner make none.
 """
 
 from fa_detectron.data.findings import Findings
@@ -49,7 +49,7 @@ def _box(coordinates: object) -> Box | None:
 
 
 def _shifted(box: Box) -> Box:
-    """The box, if its centre was its upper left corner."""
+    """The box whose upper left corner is the centre of ``box``."""
     x1, y1, x2, y2 = box
     return (x1 + x2) / 2, (y1 + y2) / 2, x2 + (x2 - x1) / 2, y2 + (y2 - y1) / 2
 

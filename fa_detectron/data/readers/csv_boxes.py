@@ -1,8 +1,8 @@
 """Read a CSV file of boxes: a header with the columns in any order, and one row per box with its corners in pixels.
 
-Corners that all lie between 0 and 1, or hardly beyond, are fractions of the image's sides. Where a row has more than
-two points (x1, y1 to x4, y4), the box around them counts. A row with an image alone is an image without a box. A column
-called split, set or subset names the splits.
+Corners that are all between 0 and 1, or hardly beyond, are fractions of the image's sides. If a row has more than two
+points (x1, y1 to x4, y4), the box around them counts. A row with only an image is an image without a box. A column
+called split, set or subset has the names of the splits.
 """
 
 from collections.abc import Callable, Sequence
@@ -63,7 +63,7 @@ def read_csv(source: Source, options: ReadOptions, findings: Findings) -> Annota
 
 
 def _box_reader(header: list[str], columns: dict[str, int]) -> Callable[[list[str]], tuple[bool, Box | None]]:
-    """What gives of a row whether it has coordinates, and their box; None where they cannot be used."""
+    """A function from a row to (whether it has coordinates, their box or None if they cannot be used)."""
     points = points_of(header)
 
     def around(row: list[str]) -> tuple[bool, Box | None]:
@@ -81,7 +81,7 @@ def _box_reader(header: list[str], columns: dict[str, int]) -> Callable[[list[st
 def _split_reader(
     source: Source, columns: dict[str, int], known: list[str], builder: SetBuilder
 ) -> Callable[[list[str], str], bool]:
-    """What tells whether a row, of which it gets the place, too, belongs to the source's split."""
+    """A function that tells whether a row (and where it is, for messages) belongs to the source's split."""
     if not source.split:
         return lambda row, where: True
     if not any(is_name_of(name, source.split) for name in known):
@@ -108,7 +108,7 @@ def _say_ignored(builder: SetBuilder, header: Sequence[str], source: Source) -> 
 
 
 def _scale_fractions(data: AnnotatedSet, builder: SetBuilder, findings: Findings) -> None:
-    """Fractions of the image's size to pixels; a set whose boxes are all within one pixel does not exist."""
+    """Convert fractions of the image's size to pixels; no set has all its boxes within one pixel."""
     annotations: list[tuple[ImageRecord, Any]] = [(image, a) for image in data.images for a in image.annotations]
     small = [(image, annotation) for image, annotation in annotations if like_fractions(annotation.box)]
     if annotations and len(small) == len(annotations):

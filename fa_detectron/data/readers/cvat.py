@@ -1,9 +1,9 @@
 """Read CVAT's XML (version 1.1), "for images" and "for video"; coordinates in pixels.
 
 Boxes (also rotated ones), polygons, ellipses and masks count with the box around them; points, polylines, cuboids and
-skeletons are left out, tags are not read. Of a video the frames count of which there is an image. A track has a box in
-each frame that it lists, unless it is ``outside`` there. Between two listed frames its box moves linearly; where the
-second one is ``outside``, and after the last one, it stays as it is in the first.
+skeletons are left out, tags are ignored. A video counts with the frames that exist as images. A track has a box in each
+frame that it lists, unless it is ``outside`` there. Between two listed frames its box is interpolated linearly; if the
+second one is ``outside``, and after the last one, the box stays unchanged.
 """
 
 import os
@@ -34,8 +34,8 @@ def read_cvat(source: Source, options: ReadOptions, findings: Findings) -> Annot
     See :func:`fa_detectron.data.readers.read_annotated_set`.
 
     Raises:
-        NoSuchSplit: no image is of the subset.
-        UserError: also where a video's frames are not there as images.
+        NoSuchSplit: no image is in the subset.
+        UserError: also if the frames of a video do not exist as images.
     """
     root = parse_xml(source.path)
     if root.tag != "annotations":
@@ -122,7 +122,7 @@ def _read_video(builder: SetBuilder, root: Element) -> None:
 
 
 def _frames(builder: SetBuilder, size: tuple[Any, Any]) -> dict[int, ImageRecord]:
-    """The images by the number at the end of their names, frame_000010.png; others only where none is called frame_."""
+    """The images by the number in frame_000010.png; other names with a number count only if none is called frame_."""
     found = {path: re.search(r"(frame_)?(\d{1,9})\.\w+$", path) for path in builder.image_files()}
     usual = any(match and match[1] for match in found.values())
     images: dict[int, ImageRecord] = {}

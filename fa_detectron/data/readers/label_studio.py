@@ -1,9 +1,9 @@
 """Read Label Studio's JSON and JSON-MIN: regions in percent of the image, rotated ones with the box around them.
 
-Of several annotations of a task the one marked as ground truth counts, else the latest (the last in the list where none
-has a date); cancelled ones and predictions
-do not count. A task without an annotation is not part of the set; one with an empty annotation is an image without a
-box. Rectangles, ellipses and polygons are read, brush masks refused; anything else (key points, choices) is left out.
+Of several annotations of a task, the one marked as ground truth counts, else the latest (the last in the list if none
+has a date); cancelled ones and predictions do not count. A task without an annotation is not part of the set; one with
+an empty annotation is an image without a box. Rectangles, ellipses and polygons are read, brush masks are refused, and
+anything else (key points, choices) is left out.
 """
 
 import os
@@ -50,7 +50,7 @@ def read_label_studio(source: Source, options: ReadOptions, findings: Findings) 
 
 
 def _latest(made: list[dict[str, Any]]) -> dict[str, Any]:
-    """The annotation that counts; of those without a date, which are older than any with one, the last in the list."""
+    """The annotation that counts; those without a date are older than any with one, the last in the list the newest."""
 
     def rank(index: int) -> tuple[bool, str, int]:
         item = made[index]
@@ -64,7 +64,7 @@ def _annotations(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _minimal_tasks(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The items of JSON-MIN, one an annotation, as tasks."""
+    """The items of JSON-MIN, one per annotation, as tasks."""
     tasks: dict[str, dict[str, Any]] = {}
     for index, item in enumerate(items):
         lists = [objects(value) for key, value in item.items() if key not in _TASK_KEYS]
@@ -95,13 +95,13 @@ def _drawn(annotation: dict[str, Any]) -> list[dict[str, Any]]:
 def _by_image(
     builder: SetBuilder, task: dict[str, Any], regions: list[dict[str, Any]], shown: set[Any], where: str
 ) -> list[tuple[str | None, list[dict[str, Any]]]]:
-    """(name, regions) of the images of a task; [], and refused, where it cannot be told whose the regions are.
+    """(name, regions) of the images of a task; [] and refused if it is unclear to which image regions belong.
 
     A region's ``to_name`` is the name of a tag <Image>, usually the key of its image in the task's data. An export does
-    not say which key a tag of another name shows.
+    not say which key a tag with another name shows.
 
     Args:
-        shown: the ``to_name`` of the regions of all tasks; "" for those that have none.
+        shown: the ``to_name`` of the regions of all tasks; "" for those without one.
     """
     data = task.get("data")
     texts = {key: value for key, value in data.items() if isinstance(value, str)} if isinstance(data, dict) else {}
@@ -175,7 +175,7 @@ def _shape_of(region: dict[str, Any]) -> str:
 
 
 def _box(shape: str, value: Any, image: ImageRecord) -> Box | None:
-    """The box of a region's value, whose lengths are percents of the image's sides; in pixels."""
+    """The box, in pixels, of a region's value, whose lengths are in percent of the image's sides."""
     if not isinstance(value, dict):
         return None
     per_x, per_y = image.width / 100, image.height / 100

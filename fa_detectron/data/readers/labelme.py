@@ -1,4 +1,4 @@
-"""Read LabelMe JSON: a file an image, with its shapes in pixels.
+"""Read LabelMe JSON: one file per image, with its shapes in pixels.
 
 Rectangles, polygons, circles and masks count with the box around them; shapes of one class that share a ``group_id``
 are parts of one object. Points and lines are left out.
@@ -23,7 +23,7 @@ _NO_AREA = ("point", "points", "line", "linestrip")
 
 
 def files_below(folder: str, suffix: str) -> Iterator[str]:
-    """The files of a suffix in a folder and below, in the order of their paths; links that lead out are passed over."""
+    """The files of a suffix in a folder and below, in the order of their paths, without links that lead out."""
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         names = sorted(name for name in names if name.lower().endswith(suffix) and not name.startswith("._"))
@@ -57,7 +57,7 @@ def read_labelme(source: Source, options: ReadOptions, findings: Findings) -> An
 
 
 def note_unlisted(builder: SetBuilder, source: Source, seen: set[str]) -> None:
-    """Say which images of a folder have no annotation file, unlike those in ``seen``."""
+    """Note the images of a folder without an annotation file, which are not in ``seen``."""
     for path in builder.image_files() if os.path.isdir(source.path) else ():
         if path not in seen:
             builder.note(
@@ -68,7 +68,7 @@ def note_unlisted(builder: SetBuilder, source: Source, seen: set[str]) -> None:
 
 
 def _image(builder: SetBuilder, path: str, content: dict[str, Any]) -> ImageRecord | None:
-    """The image of a file: where imagePath leads from the file's folder, else the one beside it of the file's name."""
+    """The image of a file: imagePath relative to the file's folder, else an image beside it of the file's name."""
     name, (stem, _) = content.get("imagePath"), os.path.splitext(path)
     beside = [f"{stem}{suffix}" for small in sorted(IMAGE_SUFFIXES) for suffix in (small, small.upper())]
     if isinstance(name, str):

@@ -1,6 +1,6 @@
-"""Read the XML of the LabelMe web tool: a file an image, with polygons in pixels.
+"""Read the XML of the LabelMe web tool: one file per image, with polygons in pixels.
 
-Polygons (rectangles are such) and the boxes of masks count; deleted objects do not.
+Polygons (including rectangles) and the boxes of masks count; deleted objects do not.
 """
 
 import os

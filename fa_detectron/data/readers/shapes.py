@@ -11,19 +11,19 @@ from fa_detectron.data.records import MOST_PIXELS
 from fa_detectron.data.values import number
 
 Box = tuple[float, float, float, float]
-# A compressed RLE: of each number, up to six characters that more follow and one that ends it. Anything else would lead
-# pycocotools beyond the end of the text.
+# A compressed RLE: each number has up to six continued characters and one that ends it. Anything else would make
+# pycocotools read beyond the end of the text.
 _COMPRESSED = re.compile(r"(?:[P-o]{0,6}[0-O])+")
 
 
 def numbers(values: Iterable[Any]) -> list[float] | None:
-    """Finite numbers from numbers or their texts; None where one is neither."""
+    """Finite numbers from numbers or their texts; None if any is neither."""
     found = [number(value) for value in values]
     return None if None in found else found
 
 
 def hull(points: Any) -> Box | None:
-    """The box around points, [(x, y), ...] of any length; None where they are none."""
+    """The box around points [(x, y), ...]; None if they are invalid."""
     if not isinstance(points, Sequence) or isinstance(points, str) or not points:
         return None
     if not all(isinstance(point, Sequence) and not isinstance(point, str) and len(point) == 2 for point in points):
@@ -39,7 +39,7 @@ def rectangle(x: Any, y: Any, width: Any, height: Any) -> Box | None:
 
 
 def rotated(box: Box, degrees: float, about: tuple[float, float] | None = None) -> Box:
-    """The box around a box that is turned clockwise; ``about`` its centre where nothing else is given."""
+    """The box around a box that is rotated clockwise ``about`` a point, by default its centre."""
     if not degrees % 360:
         return box
     x1, y1, x2, y2 = box
@@ -50,7 +50,7 @@ def rotated(box: Box, degrees: float, about: tuple[float, float] | None = None) 
 
 
 def ellipse(cx: Any, cy: Any, rx: Any, ry: Any, degrees: float = 0.0) -> Box | None:
-    """The box around an ellipse of these radii that is turned clockwise about its centre."""
+    """The box around an ellipse of these radii that is rotated clockwise about its centre."""
     values = numbers((cx, cy, rx, ry))
     if not values:
         return None
@@ -69,7 +69,7 @@ def segmentation_bounds(segmentation: Any, width: int, height: int) -> Box | Non
         width, height: of the image, in pixels.
 
     Returns:
-        (x1, y1, x2, y2) in pixels; None where there is nothing that could be used.
+        (x1, y1, x2, y2) in pixels; None if it cannot be used.
     """
     if isinstance(segmentation, dict):
         return _rle_bounds(segmentation, width, height)
@@ -109,7 +109,7 @@ def _rle_bounds(rle: dict[str, Any], width: int, height: int) -> Box | None:
 
 
 def overlap(first: Box, second: Box) -> float:
-    """IoU of two boxes (x1, y1, x2, y2); 0 where both are empty."""
+    """IoU of two boxes (x1, y1, x2, y2); 0 if both are empty."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     common = max(0.0, width) * max(0.0, height)

@@ -1,7 +1,7 @@
 """Read the VGG Image Annotator's JSON (versions 1 and 2, the annotations or the project) or CSV; regions in pixels.
 
 Rectangles, circles, ellipses and polygons count with the box around them; points and lines are left out. The class is
-the value of the region attribute that :func:`_class_attribute` chooses; regions without any attribute are of one class.
+the value of the region attribute chosen by :func:`_class_attribute`; regions without attributes are of one class.
 """
 
 import json
@@ -30,7 +30,7 @@ def read_via(source: Source, options: ReadOptions, findings: Findings) -> Annota
     See :func:`fa_detectron.data.readers.read_annotated_set`.
 
     Raises:
-        UserError: also where it cannot be told which attribute is the class.
+        UserError: also if it is unclear which attribute is the class.
     """
     builder = SetBuilder(source, options, findings)
     is_json = not source.path.lower().endswith(".csv")
@@ -69,10 +69,10 @@ def _attributes(region: dict[str, Any]) -> dict[str, Any]:
 
 
 def _class_attribute(path: str, regions: list[dict[str, Any]], content: Any) -> str:
-    """The region attribute that holds the class, "" where no region has any.
+    """The region attribute with the class; "" if no region has an attribute.
 
-    The only one; else the only one that is called class, label or the like; else the only one that is a choice
-    (dropdown or radio) in the project.
+    The only attribute; else the only one called class, label or similar; else the only one that is a choice (dropdown
+    or radio) in the project.
     """
     names = list(dict.fromkeys(name for region in regions for name in _attributes(region)))
     if len(names) < 2:
@@ -98,7 +98,7 @@ def _class_attribute(path: str, regions: list[dict[str, Any]], content: Any) -> 
 
 
 def _label(value: Any) -> Any:
-    """The value of an attribute; of checkboxes, {"cat": true, "dog": false}, the only one that is ticked."""
+    """The value of an attribute; of checkboxes, {"cat": true, "dog": false}, the only ticked one."""
     if isinstance(value, dict):
         ticked = [key for key, state in value.items() if flag(state)]
         return ticked[0] if len(ticked) == 1 else None
@@ -123,7 +123,7 @@ def _box(kind: Any, shape: Any) -> Box | None:
 
 
 def _csv_images(path: str) -> Iterator[dict[str, Any]]:
-    """The rows of VIA's CSV, one a region, as the images of its JSON."""
+    """The rows of VIA's CSV, one per region, as the images of its JSON."""
     header, rows = csv_table(path)
     images: dict[str, dict[str, Any]] = {}
     for line, row in rows:

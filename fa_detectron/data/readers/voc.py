@@ -2,8 +2,8 @@
 such XML files; ``voc_layout`` says where everything may lie.
 
 VOC counts pixels from 1 and includes the last one, so a box is (xmin - 1, ymin - 1, xmax, ymax). In sets that count
-from 0, it is (xmin, ymin, xmax, ymax). Objects marked ``difficult`` become crowd boxes: left out of training, and
-neither hit nor miss in the evaluation, which is how VOC's own evaluation treats them.
+from 0, it is (xmin, ymin, xmax, ymax). Objects marked ``difficult`` become crowd boxes, as in VOC's own evaluation:
+left out of training, and neither hit nor miss in the evaluation.
 """
 
 import os
@@ -42,7 +42,7 @@ def _text(element: Element | None, tag: str) -> str:
 
 
 def _corners(bndbox: Element | None, first: int) -> Any:
-    """(x1, y1, x2, y2) in pixels from 0; the texts themselves where they are no numbers, for the check to refuse."""
+    """(x1, y1, x2, y2) in pixels from 0; the texts if they are not numbers, for the check to refuse."""
     texts = tuple(_text(bndbox, tag) for tag in ("xmin", "ymin", "xmax", "ymax"))
     try:
         x1, y1, x2, y2 = (float(text) for text in texts)
@@ -52,7 +52,7 @@ def _corners(bndbox: Element | None, first: int) -> Any:
 
 
 def _size(tree: Element, xml_path: str) -> tuple[int, int]:
-    """(width, height) from the XML; 0 where it leaves them open."""
+    """(width, height) from the XML; 0 if it does not have them."""
     sides = [_text(tree.find("size"), tag) for tag in ("width", "height")]
     values = [number(side or "0") for side in sides]
     if not all(value is not None and value.is_integer() for value in values):
@@ -76,7 +76,7 @@ def _annotations(tree: Element, xml_path: str, first: int) -> list[Annotation]:
 
 
 class _Reading:
-    """Reads one XML file after the other, and collects what is wrong with them."""
+    """Reads XML files, and collects what is wrong with them."""
 
     def __init__(self, finder: ImageFinder, upright: bool, first: int) -> None:
         self._finder, self._upright, self._first = finder, upright, first
@@ -102,7 +102,7 @@ class _Reading:
         return ImageRecord(path, image_id, *size, annotations, xml_path) if path and size else None
 
     def _file(self, xml_path: str, image_id: str, named: list[str]) -> str:
-        """The image: ID.*, of several the one that the file names; else what it names."""
+        """The image: ID.*, of several the one named in the file; else the one named in the file."""
         own = [image_id + suffix for suffix in SUFFIXES]
         last = [os.path.join(os.path.dirname(image_id), re.split(r"[\\/]", name)[-1]) for name in named]
         own = [name for name in last if os.path.splitext(name)[0] == image_id] + own
@@ -155,14 +155,14 @@ def read_voc(source: Source, options: ReadOptions, findings: Findings) -> Annota
 
 
 def _outside(root: str, folder: str, names: Iterable[str]) -> set[str]:
-    """Those of the names in a folder that a link takes out of ``root``."""
+    """The names in a folder that a link takes out of ``root``."""
     prefix = os.path.relpath(folder, root)
     paths = {os.path.normpath(os.path.join(prefix, name)): name for name in names}
     return {paths[path] for path in links_outside(root, paths)}
 
 
 def _without_xml(images: list[ImageRecord]) -> list[str]:
-    """The image files in the folders of the set's images that are none of them."""
+    """The other image files in the folders of the set's images."""
     used = {image.file_name for image in images}
     folders = sorted({os.path.dirname(name) for name in used})
     files = [os.path.join(folder, name) for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]

@@ -1,4 +1,4 @@
-"""Where a Pascal VOC set has its XML files, its splits and its images, and which number its first pixel has."""
+"""Where a Pascal VOC set has its XML files, splits and images, and whether it counts pixels from 0 or 1."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from fa_detectron.data.sources.splits import IMAGE_SUFFIXES, SPLIT_NAMES, is_ima
 from fa_detectron.errors import UserError
 
 SUFFIXES = tuple(sorted(IMAGE_SUFFIXES, key=lambda suffix: (suffix != ".jpg", suffix)))
-SUFFIXES += tuple(suffix.upper() for suffix in SUFFIXES)  # of an image ID.*, the likeliest one first
+SUFFIXES += tuple(suffix.upper() for suffix in SUFFIXES)  # of an image ID.*, the most likely one first
 _XML_FOLDERS = ("annotations", "annotation", "xml", "xmls", "labels")
 _IMAGE_FOLDERS = ("jpegimages", "images", "image", "imgs", "img")
 _LIST_FOLDERS = (os.path.join("ImageSets", "Main"), "ImageSets")
@@ -21,7 +21,7 @@ _MINIMA = re.compile(rb"<[xy]min>\s*([-+.\deE]+)")
 
 
 def _folders(base: str, names: tuple[str, ...]) -> list[str]:
-    """The folders in ``base`` of one of these names, in any case, in the order of the names."""
+    """The folders in ``base`` with one of these names, regardless of case, in the order of the names."""
     try:
         found = [name for name in os.listdir(base) if name.casefold() in names]
     except OSError:
@@ -40,7 +40,7 @@ def xml_folder(folder: str) -> str:
 
 
 def is_xml_folder(folder: str) -> bool:
-    """Whether a folder is called like those of the XML files beside a folder of images."""
+    """Whether a folder is named like one for XML files beside a folder of images."""
     return os.path.basename(folder).casefold() in _XML_FOLDERS
 
 
@@ -62,9 +62,9 @@ def has_image_sets(folder: str) -> bool:
 
 
 def split_list(folder: str, split: str) -> str:
-    """The file that lists the ids of a split, "" where there is none.
+    """The file that lists the ids of a split; "" if there is none.
 
-    It is ImageSets/Main/SPLIT.txt or ImageSets/SPLIT.txt; in a set without ImageSets, SPLIT.txt in the set's folder, if
+    It is ImageSets/Main/SPLIT.txt or ImageSets/SPLIT.txt; in a set without ImageSets, SPLIT.txt in the set's folder if
     there is an XML file for its first line.
     """
     places = _LIST_FOLDERS if has_image_sets(folder) else (".",)
@@ -100,7 +100,7 @@ def _exists(image_id: str, annotations: str) -> bool:
 
 
 def _id(line: str, annotations: str) -> str:
-    """The id that a line of a list means: "ID", "ID 1" (of a list per class), "my cat" or "images/ID.jpg"."""
+    """The id in a line of a list: "ID", "ID 1" (of a list per class), "my cat" or "images/ID.jpg"."""
     texts = (line, line.split()[0])
     bare = [os.path.splitext(text)[0] for text in texts if is_image(text)]
     names = (*texts, *bare, *(os.path.basename(text) for text in bare))
@@ -132,7 +132,7 @@ def read_ids(folder: str, split: str, annotations: str, findings: Findings) -> l
 
 
 def image_finder(root: str, annotations: str, split: str, options: ReadOptions, ids: list[str]) -> ImageFinder:
-    """Looks in the set's images/ (and images/SPLIT), in ``root`` and beside the XML files."""
+    """Searches the set's images/ (and images/SPLIT), ``root``, and the folder of the XML files."""
     if named := options.images_folder():
         root = annotations = named
     bases = _folders(root, _IMAGE_FOLDERS)
@@ -143,13 +143,13 @@ def image_finder(root: str, annotations: str, split: str, options: ReadOptions, 
 
 
 def first_pixel(folder: str) -> int:
-    """The number of the first pixel in the XML files of a set, all its splits together: 1 in VOC, 0 in many exports.
+    """The number of the first pixel in the XML files of all splits of a set: 1 in VOC, 0 in many exports.
 
-    Boxes at the left and upper border tell: 0 where more xmin and ymin lie around 0 than from 1 to below 2. A few zeros
-    beside many ones are slips in a set that counts from 1.
+    It follows from boxes at the left and upper border: 0 if more xmin and ymin are around 0 than from 1 to below 2. A
+    few zeros beside many ones are errors in a set that counts from 1.
 
     Args:
-        folder: of the XML files. One that is called after a split has the others beside it.
+        folder: with the XML files. If it is named like a split, the other splits are beside it.
     """
     files = []
     for place in (folder, *_other_splits(folder)):
@@ -180,7 +180,7 @@ def _other_splits(folder: str) -> Iterable[str]:
 
 
 def _minima(path: str) -> Iterable[float]:
-    """The numbers in xmin and ymin of a file; of a broken one, which is refused elsewhere, maybe none."""
+    """The numbers in xmin and ymin of a file; maybe none of a broken one, which is refused elsewhere."""
     try:
         with open(path, "rb") as stream:
             content = stream.read().replace(b"\0", b"")  # UTF-16

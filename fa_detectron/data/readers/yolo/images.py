@@ -1,4 +1,4 @@
-"""Which images an entry of a YOLO set means: a folder or a list, here or where the set was made."""
+"""The images of an entry of a YOLO set: a folder or a list, here or where the set was made."""
 
 import os
 from typing import Any
@@ -13,7 +13,7 @@ from fa_detectron.errors import UserError
 
 
 class Reach:
-    """What may be read: files below the given folders, wherever links lead with ``follow``."""
+    """What may be read: files below the given folders, and with ``follow`` wherever links lead."""
 
     def __init__(self, roots: list[str], follow: bool) -> None:
         self._real = [os.path.join(os.path.realpath(root), "") for root in roots]
@@ -28,14 +28,14 @@ class Search:
 
     def __init__(self, source: Source, roots: list[str], reach: Reach, named: bool) -> None:
         self._source, self._roots, self._reach = source, roots, reach
-        self._named = named  # the first root by --images
+        self._named = named  # the first root is from --images
         self.only_labelled = False
         self._any_case = AnyCase()
         self.outside: list[str] = []
         self._guessed: dict[str, str] = {}
 
     def images_of(self, entry: str, findings: Findings) -> dict[str, list[str]]:
-        """The images of a folder or a .txt list, absolute, with where their labels may be."""
+        """The images of a folder or a .txt list, absolute, with the possible paths of their labels."""
         place = self._place(entry)
         if not place or not self._reach(place):
             raise UserError(
@@ -45,7 +45,7 @@ class Search:
         if os.path.isdir(place):
             away = entry if self._named else ""
             return {image: label_files(image, self._roots, away, place) for image in self._walk(place)}
-        # Names count from the root or from the list's folder. Links are looked at here, for there may be two roots.
+        # Names are relative to a root or the list's folder. Links are checked here, as there may be two roots.
         finder = ImageFinder([*self._roots, os.path.dirname(place)], self._roots[0], follow_links=True)
         images = [finder.find(line.strip()) for line in read_text(place).splitlines() if line.strip()]
         finder.report(str(self._source), findings)
@@ -53,14 +53,14 @@ class Search:
         return {image: label_files(image, self._roots) for image in images if image and self._reach(image)}
 
     def report_guesses(self, description: str, splits: dict[str, Any], findings: Findings) -> None:
-        """Say which entries were found in another place than the one they name.
+        """Report the entries that were found in another place than the one they name.
 
         Args:
-            description: the file that has them, or the set.
+            description: the file with the entries, or the set.
             splits: all entries of that file.
 
         Raises:
-            UserError: another split was, in the same place.
+            UserError: another split was found in the same place.
         """
         for key in splits.keys() - set(split_names(self._source.split)) if self._guessed else ():
             for place in {self._find(other)[0] for other in entries_of(splits[key])} & {*self._guessed.values()}:
@@ -72,7 +72,7 @@ class Search:
         findings.note(description, "entries that lead nowhere here, and what was taken for them", found)
 
     def _place(self, entry: str) -> str:
-        """The folder or list that an entry means, "" where it lies outside the roots."""
+        """The folder or list of an entry; "" if it is outside the roots."""
         place, is_guess = self._find(entry)
         if is_guess and place == self._roots[0]:
             self.only_labelled = bool(self._source.split)
@@ -81,7 +81,7 @@ class Search:
         return place
 
     def _find(self, entry: str) -> tuple[str, bool]:
-        """(path, whether it is a guess); the path that the entry names itself where there is nothing.
+        """(path, whether it is a guess); the path that the entry names if there is nothing.
 
         Exports of Roboflow say "../train/images" and mean "train/images".
         """
@@ -102,7 +102,7 @@ class Search:
         return [path for path, root in zip(paths, self._roots) if is_below(path, root)]
 
     def _walk(self, place: str) -> list[str]:
-        """The images below a folder; links to folders are followed once, those out of reach are told."""
+        """The images below a folder; links to folders are followed once, those out of reach are recorded."""
         found, seen, waiting, links = [], set(), [place], []
         while waiting or links:  # links last: what has another path in the set keeps that one
             folder = (waiting or links).pop()
@@ -134,13 +134,13 @@ def entries_of(value: Any) -> list[str]:
 
 
 def tails(entry: str) -> list[str]:
-    """What an entry written on another machine may be below the set's own folder, the longest path first."""
+    """The possible paths below the set's folder of an entry from another machine, the longest first."""
     parts = [part for part in entry.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return [name for start in range(len(parts)) for name in _other_names("/".join(parts[start:]))]
 
 
 def _other_names(tail: str) -> list[str]:
-    """A path, and the same with other names of its validation split."""
+    """A path, and the same path with other names of the validation split."""
     parts = tail.split("/")
     changed = [
         "/".join([*parts[:i], name, *parts[i + 1 :]]) for i, part in enumerate(parts) for name in split_names(part)

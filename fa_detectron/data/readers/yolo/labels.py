@@ -1,4 +1,4 @@
-"""Which label file belongs to which image of a YOLO set."""
+"""The label file of each image of a YOLO set."""
 
 import os
 
@@ -10,15 +10,15 @@ from fa_detectron.errors import UserError
 
 
 def label_files(image: str, roots: list[str], entry: str = "", place: str = "") -> list[str]:
-    """Where the labels of an image may be, in the order in which they are looked for.
+    """The possible label files of an image, in the order in which they are tried.
 
-    In the folder labels/ (or DOTA's labelTxt/) that its last folder images/ becomes; beside the image; below labels/
-    beside it or in a root; and, of images that lie elsewhere than the set, where the set would have them.
+    With the last folder images/ of its path replaced by labels/ (or DOTA's labelTxt/); beside the image; below labels/
+    beside it or in a root; and for images outside the set, where the set would have them.
 
     Args:
         image: absolute, below one of ``roots``.
-        roots: absolute; a path that leads out of all of them is left out.
-        entry, place: the folder of images as the set names it, and the absolute one that was taken for it.
+        roots: absolute; paths that lead out of all of them are dropped.
+        entry, place: the folder of images as named by the set, and the absolute folder used for it.
     """
     stem = os.path.splitext(image)[0]
     paths = [*_swapped(stem), stem]
@@ -34,7 +34,7 @@ def label_files(image: str, roots: list[str], entry: str = "", place: str = "") 
 
 
 def _swapped(stem: str) -> list[str]:
-    """A path with its last folder "images" called as folders of labels are."""
+    """A path with its last folder "images" replaced by each folder of labels."""
     parts = stem.split(os.sep)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i].lower() == "images":
@@ -43,10 +43,10 @@ def _swapped(stem: str) -> list[str]:
 
 
 def strays(labels: dict[str, str]) -> list[str]:
-    """The label files that lie among those of a set, but belong to no image.
+    """The label files among those of a set that belong to no image.
 
     Args:
-        labels: the label file of each image. An image of another split keeps its own.
+        labels: the label file of each image. Those of images of other splits do not count.
     """
     used, beside = set(labels.values()), {}
     for image, label in labels.items():

@@ -1,8 +1,8 @@
 """Where a YOLO set has its class names and images.
 
-``data.yaml`` (as Ultralytics has it) has ``names``, ``path`` (the root, relative to the file; the file's own folder
-where it is left out), maybe ``kpt_shape``, and a key a split: a folder of images, a .txt list of images, or a list of
-these. Darknet's ``obj.data`` says the same as KEY = VALUE. Of folders without either see
+Ultralytics' ``data.yaml`` has ``names``, ``path`` (the root, relative to the file; by default the file's folder), maybe
+``kpt_shape``, and one key per split: a folder of images, a .txt list of images, or a list of these. Darknet's
+``obj.data`` has the same as KEY = VALUE. For folders with neither, see
 :func:`fa_detectron.data.sources.splits.has_split`.
 """
 
@@ -28,20 +28,20 @@ _SETTINGS = ("path", "names", "nc", "download", "kpt_shape", "flip_idx", "robofl
 
 
 class Layout(NamedTuple):
-    roots: list[str]  # absolute: the set's own folder, --images before it; nothing outside is read
-    names: dict[int, str]  # by class number, in their order; {} where no file has them
+    roots: list[str]  # absolute: --images, if given, and the set's folder; nothing outside is read
+    names: dict[int, str]  # by class number, in order; {} if no file has them
     keypoints: tuple[int, int] | None  # number and dimensions, of kpt_shape
-    images: dict[str, list[str]]  # absolute, sorted: where the labels of each may be, in this order
-    only_labelled: bool  # the images' folder holds those of other splits, too
+    images: dict[str, list[str]]  # absolute, sorted: the possible label files of each, in this order
+    only_labelled: bool  # the images' folder contains those of other splits, too
 
 
 def find_layout(source: Source, options: ReadOptions, findings: Findings) -> tuple[Layout, Reach]:
-    """Find out what belongs to a split.
+    """The layout of a split.
 
     Args:
         source: of parse_source.
-        options: ``images_root`` is the root instead of the one that data.yaml names, or a folder of the images alone.
-        findings: gets images that cannot be used, and what was guessed.
+        options: ``images_root`` is the root instead of the one in data.yaml, or the folder of the images alone.
+        findings: gets images that cannot be used, and guesses.
 
     Raises:
         UserError: data.yaml is broken, or names no such split, or there is no image.
@@ -77,7 +77,7 @@ def _roots(path: str, description: str, content: dict[str, Any], images_root: st
         parent = [os.path.dirname(images_root)] if os.path.basename(images_root).lower() == "images" else []
         return list(dict.fromkeys([images_root, *parent, own if os.path.isdir(own) else folder]))
     if not os.path.isdir(own):
-        # Where the set was described: /content/dataset, say. Its own folder has all of it in most cases.
+        # The folder on the machine of its author, such as /content/dataset; usually the set's folder has everything.
         names = (name for key in SPLIT_NAMES for entry in entries_of(content.get(key)) for name in tails(entry))
         if not any(map(AnyCase().find, (os.path.join(folder, name) for name in names))):
             raise UserError(
@@ -117,7 +117,7 @@ def _keypoints(path: str, value: Any) -> tuple[int, int] | None:
 
 
 def _names_around(roots: list[str], images: list[str], findings: Findings) -> dict[int, str]:
-    """The names in the files of a folder without a description, or, of a split's own folder, in the set around it."""
+    """The names in the files of a folder without a description; for a folder of one split, in the set around it."""
     folders = [folder for root in roots for folder in (root, *(os.path.join(root, name) for name in LABEL_FOLDERS))]
     folders += dict.fromkeys(os.path.dirname(image) for image in images)
     names = names_beside(folders)

@@ -14,9 +14,9 @@ _MOST_CLASSES = 100_000
 
 
 def described_names(path: str, content: dict[str, Any], root: str, findings: Findings) -> dict[int, str]:
-    """The names of a data.yaml (or obj.data): a list, a map from numbers, or a file with a name a line.
+    """The names of a data.yaml (or obj.data): a list, a map from numbers, or a file with one name per line.
 
-    Where there are none, those of a file beside; else, where ``nc`` says how many classes there are, the numbers.
+    If it has none, those of a file beside it; else the numbers up to ``nc``, the number of classes.
 
     Returns:
         Name by class number, in the order of the numbers.
@@ -38,7 +38,7 @@ def described_names(path: str, content: dict[str, Any], root: str, findings: Fin
 
 
 def names_beside(folders: list[str]) -> dict[int, str]:
-    """The names of the files that tools write beside labels; {} where there is no such file.
+    """The names of the files that tools write beside labels; {} if there is no such file.
 
     Raises:
         UserError: two of them differ.
@@ -58,7 +58,7 @@ def _lines(path: str) -> list[str]:
 
 
 def _name_file(path: str, name: str, root: str) -> str:
-    """The file of names that ``name`` says; Darknet's and CVAT's say "data/obj.names" of a file in their own folder."""
+    """The file of names; Darknet's and CVAT's exports say "data/obj.names" for a file in their own folder."""
     parts = name.replace("\\", "/").split("/")
     below = [tail for tail in ("/".join(parts[start:]) for start in range(len(parts))) if is_inside(tail)]
     for tail in below:

@@ -1,6 +1,6 @@
 """Read YOLO labels: one .txt file per image, one row per box. ``rows`` describes the rows, ``layout`` the folders.
 
-Sizes come from the images themselves, turned as their EXIF says.
+Sizes come from the images, after their EXIF orientation.
 """
 
 import os
@@ -38,7 +38,7 @@ _PIXEL_REMEDY = "YOLO has fractions: divide x and width by the image's width, y 
 def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read one split of a YOLO set; its classes are those of data.yaml, in the order of their numbers.
 
-    ``options.images_root`` is the set's root instead of the one that data.yaml names, or where its images alone lie.
+    ``options.images_root`` is the set's root instead of the one in data.yaml, or the folder of its images alone.
     See :func:`fa_detectron.data.readers.read_annotated_set`.
     """
     layout, reach = find_layout(source, options, findings)
@@ -53,7 +53,7 @@ def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> Annot
 
 
 def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) -> dict[str, str]:
-    """The label file of each image, the likeliest one where there is none."""
+    """The label file of each image; the most likely path if there is none."""
     found, outside, any_case = {}, [], AnyCase()
     for image, places in layout.images.items():
         label = next(filter(os.path.isfile, chain(places, map(any_case.find, places))), "")
@@ -99,7 +99,7 @@ def _images(path: str, layout: Layout, labels: dict[str, str], upright: bool, fi
 
 
 class _Reading:
-    """The rows of a set: read file by file, understood together."""
+    """The rows of a set: read file by file, interpreted together."""
 
     def __init__(self, path: str, layout: Layout, findings: Findings) -> None:
         self._path, self._names, self._keypoints, self._findings = path, layout.names, layout.keypoints, findings
@@ -121,7 +121,7 @@ class _Reading:
         self._rows.append((image, rows))
 
     def finish(self) -> tuple[str, ...]:
-        """Give the images their boxes, and report what is no box; returns the names of the classes."""
+        """Add the boxes to the images, and report rows that are not boxes; returns the class names."""
         settled, counts = self._kinds.settle(), Counter()
         unclear, pixels, unlisted, found, tracks = [], [], [], {}, False
         for image, rows in self._rows:
@@ -157,7 +157,7 @@ class _Reading:
         return tuple(self._names.values()) or self._sorted(found)
 
     def _label(self, label: int | str) -> str | None:
-        """The name of a row's class, None for one that is not listed."""
+        """The name of a row's class; None if it is not listed."""
         if isinstance(label, str):
             label = class_name(label)
             return label if label in self._numbers or not self._names else None
@@ -176,7 +176,7 @@ class _Reading:
 
 
 class Kinds:
-    """What the rows of a set are, by the count of their numbers, once all of them were seen."""
+    """What the rows of a set are, by the count of their numbers, once all rows are known."""
 
     def __init__(self) -> None:
         self._seen: dict[int, Counter[frozenset[str]]] = {}
@@ -187,7 +187,7 @@ class Kinds:
                 self._seen.setdefault(row.count, Counter())[row.kinds] += 1
 
     def settle(self) -> dict[int, str]:
-        """The kind by the count of numbers; "" for rows that could be two things."""
+        """The kind by the count of numbers; "" for ambiguous rows."""
         settled = {count: _settle(seen) for count, seen in self._seen.items()}
         rows = {count: seen.total() for count, seen in self._seen.items()}
         unclear = [count for count, kind in settled.items() if not kind]
@@ -199,7 +199,7 @@ class Kinds:
 
 
 def _settle(seen: Counter[frozenset[str]]) -> str:
-    """The kind of the rows of one count; "" where they could be two things."""
+    """The kind of the rows of one count; "" if they are ambiguous."""
     total = seen.total()
     votes: Counter[str] = Counter()
     for kinds, times in seen.items():
@@ -213,7 +213,7 @@ def _settle(seen: Counter[frozenset[str]]) -> str:
 
 
 def kind_of(row: Row, settled: dict[int, str]) -> str:
-    """The kind of a row among those of its set; "" where it could be two things or is not what the others are."""
+    """The kind of a row among those of its set; "" if it is ambiguous or differs from the others."""
     special = row.kinds & {PIXELS, DOTA}
     if special:
         return next(iter(special))

@@ -1,6 +1,6 @@
 """The rows of YOLO label files.
 
-A row is a class (its number, or its name) and numbers, by whose count it is told what they are:
+A row is a class (its number or name) and numbers, whose count determines what they are:
 
     4           box, cx cy w h in fractions of the image's width and height
     5           box and confidence
@@ -8,9 +8,9 @@ A row is a class (its number, or its name) and numbers, by whose count it is tol
     even, 8...  polygon x1 y1 x2 y2 ... (Ultralytics' segments and oriented boxes): the box around its points
     4 + k * d   with ``kpt_shape: [k, d]`` in data.yaml: box and keypoints, maybe a confidence; no polygons then
 
-Rows of 6 numbers, and even ones that could be a box and keypoints whose ``kpt_shape`` is not given, are ambiguous by
-themselves: the rows of a whole set decide (``kpt_shape: [0, 2]`` says that there are none). DOTA's rows are told by
-their class: x1 y1 ... x4 y4 class difficult, pixels.
+Rows of 6 numbers, and even ones that could be a box and keypoints without ``kpt_shape``, are ambiguous: the rows of the
+whole set decide (``kpt_shape: [0, 2]`` says that there are no keypoints). DOTA's rows are recognised by their class:
+x1 y1 ... x4 y4 class difficult, in pixels.
 """
 
 import math
@@ -23,7 +23,7 @@ _NUMBER = re.compile(_DIGITS, re.ASCII | re.IGNORECASE)
 _NUMBERS = re.compile(rf"{_DIGITS}(?:\s+{_DIGITS})*", re.ASCII | re.IGNORECASE)  # nearly every row
 _NOT_FINITE = re.compile(r"[+-]?(nan|inf)", re.IGNORECASE)
 _PIXELS = 2.0  # fractions of boxes that stick out of their image stay below it
-_SLACK = 0.05  # by which a box may leave its image, and keypoints their box, for it to be taken for such
+_SLACK = 0.05  # by which a box may leave its image, and keypoints their box
 _DOTA_HEADERS = ("imagesource:", "gsd:")
 BOX, CONFIDENCE, TRACK, POLYGON, KEYPOINTS, DOTA, PIXELS = (
     "boxes",
@@ -60,12 +60,12 @@ class Row(NamedTuple):
 def parse_rows(
     text: str, keypoints: tuple[int, int] | None, names: Collection[str]
 ) -> tuple[list[Row], list[tuple[int, str, str]]]:
-    """The rows of a label file, and (line from 0, row, what is wrong with it) of those that are none.
+    """The rows of a label file, and (line from 0, row, what is wrong with it) of the invalid ones.
 
     Args:
-        text: of the file. Spaces, tabs, commas or semicolons separate.
-        keypoints: (number, dimensions) of ``kpt_shape``; None where nothing says it.
-        names: of the classes, to tell one that looks like a number at the end of DOTA's rows.
+        text: of the file, separated by spaces, tabs, commas or semicolons.
+        keypoints: (number, dimensions) of ``kpt_shape``, or None.
+        names: of the classes, to recognise one that looks like a number at the end of DOTA's rows.
     """
     rows, broken = [], []
     for line, content in enumerate(re.split(r"\r\n|\r|\n", text)):
@@ -120,12 +120,12 @@ def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: Collect
 
 
 def _shared(kinds: set[str], known: dict[frozenset[str], frozenset[str]] = {}) -> frozenset[str]:  # noqa: B006
-    """One set for all rows that are alike: there may be millions."""
+    """One set object for all equal rows: there may be millions."""
     return known.setdefault(frozenset(kinds), frozenset(kinds))
 
 
 def _is_dota(words: list[str], names: Collection[str]) -> bool:
-    """Whether a row of numbers alone has the name of its class in the ninth place: 9 numbers and a class are no row."""
+    """Whether a row of numbers only has its class name in the ninth place: 9 numbers and a class are not a row."""
     return len(words) == 10 and words[8] in names and words[9] in ("0", "1", "2")
 
 
@@ -159,7 +159,7 @@ def _keypoint_kinds(values: list[float], count: int, size: int) -> set[str] | st
 
 
 def _kinds(values: list[float]) -> set[str] | str:
-    """What the numbers may be, or why they are nothing."""
+    """What the numbers may be, or why they are invalid."""
     n = len(values)
     if n > 6 and n % 2:
         hint = "; boxes with keypoints need kpt_shape in data.yaml" if n % 3 == 1 else ""
@@ -195,7 +195,7 @@ def _is_box(values: list[float]) -> bool:
 
 
 def _keypoints_inside(values: list[float], size: int) -> bool:
-    """Whether all that follows a box could be its keypoints: in it, or 0 0 for those that are not visible."""
+    """Whether all numbers after a box could be its keypoints: in it, or 0 0 for invisible ones."""
     x1, y1, x2, y2 = _head(values)
     points = [values[i : i + size] for i in range(4, len(values), size)]
     return all(
