@@ -1,4 +1,4 @@
-"""The annotated images of a finished run."""
+"""The set on which a finished run is evaluated."""
 
 import tempfile
 
@@ -11,13 +11,13 @@ from fa_detectron.errors import UserError
 
 
 def evaluation_config(cfg: CfgNode, folder: str, data: str = "", images: str = "") -> CfgNode:
-    """The config that evaluates a finished run's model on one set, which is checked and registered.
+    """The config for evaluating a finished run's model on one set, which is checked and registered.
 
     Args:
-        cfg: the run's.
-        folder: for all that the evaluation writes; the run's own folder stays as it is.
-        data: a data path as of --val; "" takes the run's (first) test set.
-        images: folder of the images of ``data``, where they do not lie beside it.
+        cfg: the run's config.
+        folder: for everything that the evaluation writes; the run's own folder stays as it is.
+        data: a path as of --val; "" takes the run's (first) test set.
+        images: folder of the images of ``data``, if they are not beside it.
 
     Raises:
         UserError: the run has no test set, or the set is broken or has other classes.
@@ -46,7 +46,7 @@ def annotated_records(cfg: CfgNode, data: str = "", images: str = "") -> list[di
         cfg, data, images: as of :func:`evaluation_config`.
 
     Raises:
-        UserError: as there; or the set has not a single box.
+        UserError: as there; or the set has no box.
     """
     with tempfile.TemporaryDirectory() as folder:  # the set writes its COCO file where the run is
         checked = evaluation_config(cfg, folder, data, images)
