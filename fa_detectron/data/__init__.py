@@ -6,9 +6,9 @@ given by path has False unless a config or the command line says otherwise. The 
 boxes are all crowd boxes are never trained on: what they show is neither object nor background.
 """
 
-from fa_detectron.data.evaluation_set import annotated_records, evaluation_config
 from fa_detectron.data.builtin.dataset import ensure_builtin_dataset
 from fa_detectron.data.checks.run_data import check_data
+from fa_detectron.data.evaluation_set import annotated_records, evaluation_config
 from fa_detectron.data.registration import hold_out_validation, register_from_config, resolve_data_arguments
 
 __all__ = [

@@ -1,8 +1,8 @@
 """The built-in data set: made below $DETECTRON2_DATASETS (default ``./datasets``) when it is first used.
 
-``fa_shapes_train`` and ``fa_shapes_val`` are COCO-format sets in ``fa_shapes/v<VERSION>/``. The folder appears by one
-rename when everything in it is written, so an interrupted or a concurrent making leaves nothing half-made, and a
-changed generator (a new VERSION) never touches what another run is reading.
+``fa_shapes_train`` and ``fa_shapes_val`` are COCO sets in ``fa_shapes/v<VERSION>/``. The folder appears by one rename
+when everything in it is written, so that interruptions and concurrent processes leave nothing half-made, and a changed
+generator (a new VERSION) never touches what another run reads.
 """
 
 import contextlib
@@ -20,6 +20,8 @@ from filelock import FileLock
 from PIL import Image
 
 from fa_detectron.data.builtin.scenes import CLASS_NAMES, render_scene
+from fa_detectron.data.conversion import to_coco_json
+from fa_detectron.data.records import AnnotatedSet, Annotation, ImageRecord
 from fa_detectron.errors import UserError
 from fa_detectron.files import write_json
 
@@ -40,35 +42,16 @@ def _make_split(folder: Path, split: str) -> None:
     """Write the images of one split as PNG and its annotations as COCO JSON."""
     seed, count = SPLITS[split]
     (folder / split).mkdir()
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
+    data = AnnotatedSet(f"Rendered scenes of shapes (fa_detectron, version {VERSION})", CLASS_NAMES, [])
     for index in range(count):
         height, width = scene_size(index)
         scene = render_scene((seed, index), height, width)
         name = f"{index:06d}.png"
         Image.fromarray(scene.image).save(folder / split / name, compress_level=1)
-        images.append({"id": index + 1, "file_name": name, "height": height, "width": width})
-        for box, label, area in zip(scene.boxes.tolist(), scene.classes.tolist(), scene.areas.tolist()):
-            x1, y1, x2, y2 = box
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": index + 1,
-                    "category_id": label + 1,
-                    "bbox": [x1, y1, x2 - x1, y2 - y1],
-                    "area": area,
-                    "iscrowd": 0,
-                }
-            )
-    write_json(
-        str(folder / f"{split}.json"),
-        {
-            "info": {"description": "Rendered scenes of shapes (fa_detectron)", "version": str(VERSION)},
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": i + 1, "name": name} for i, name in enumerate(CLASS_NAMES)],
-        },
-    )
+        boxes = zip(scene.boxes.tolist(), scene.classes.tolist(), scene.areas.tolist())
+        annotations = [Annotation(CLASS_NAMES[label], box, i, area) for i, (box, label, area) in enumerate(boxes)]
+        data.images.append(ImageRecord(name, index + 1, width, height, annotations, ""))
+    write_json(str(folder / f"{split}.json"), to_coco_json(data, CLASS_NAMES))
 
 
 @contextlib.contextmanager
