@@ -187,7 +187,7 @@ def _add_annotations(
 
 
 def read_coco(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """Read a COCO JSON file; see :func:`fa_detectron.data.readers.read_annotated_set`."""
+    """Read a COCO JSON file."""
     path = source.path
     content = _load(path)
     categories = read_categories(path, content, findings)

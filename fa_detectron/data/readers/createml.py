@@ -13,10 +13,7 @@ from fa_detectron.data.sources.source import Source
 
 
 def read_createml(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """Read a CreateML JSON file; its classes are in alphabetical order.
-
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
-    """
+    """Read a CreateML JSON file; its classes are in alphabetical order."""
     builder = SetBuilder(source, options, findings)
     for index, item in enumerate(objects(read_json(source.path))):
         image = builder.image(item.get("image", item.get("imagefilename")), f"image {index}")

@@ -27,10 +27,7 @@ from fa_detectron.data.sources.splits import is_name_of
 
 
 def read_csv(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """Read a CSV file of boxes, or the rows of one split; its classes are in alphabetical order.
-
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
-    """
+    """Read a CSV file of boxes, or the rows of one split; its classes are in alphabetical order."""
     builder = SetBuilder(source, options, findings)
     header, rows = csv_table(source.path)
     columns = {column: header.index(field) for column, field in find_columns(header).items()}

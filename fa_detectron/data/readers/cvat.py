@@ -31,8 +31,6 @@ _OTHER_TYPES = ("points", "polyline", "cuboid", "skeleton", "tag")  # of labels,
 def read_cvat(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read a CVAT XML file, or one subset of a project's; its classes are the labels in the file's order.
 
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
-
     Raises:
         NoSuchSplit: no image is in the subset.
         UserError: also if the frames of a video do not exist as images.

@@ -25,10 +25,7 @@ _TASK_KEYS = ("annotation_id", "annotator", "created_at", "updated_at", "lead_ti
 
 
 def read_label_studio(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """Read a Label Studio export; its classes are in alphabetical order.
-
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
-    """
+    """Read a Label Studio export; its classes are in alphabetical order."""
     builder = SetBuilder(source, options, findings)
     tasks = objects(read_json(source.path))
     if not any(isinstance(task.get("data"), dict) for task in tasks):

@@ -33,10 +33,7 @@ def files_below(folder: str, suffix: str) -> Iterator[str]:
 
 
 def read_labelme(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """Read a folder of LabelMe JSON files, or one such file; its classes are in alphabetical order.
-
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
-    """
+    """Read a folder of LabelMe JSON files, or one such file; its classes are in alphabetical order."""
     builder = SetBuilder(source, options, findings)
     seen = set()
     for path in files_below(source.path, ".json") if os.path.isdir(source.path) else [source.path]:

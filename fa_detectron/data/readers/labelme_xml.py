@@ -17,10 +17,7 @@ from fa_detectron.errors import UserError
 
 
 def read_labelme_xml(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
-    """Read a folder of LabelMe XML files; its classes are in alphabetical order.
-
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
-    """
+    """Read a folder of LabelMe XML files; its classes are in alphabetical order."""
     builder = SetBuilder(source, options, findings, ("Images", "images", ""))
     for path in files_below(source.path, ".xml"):
         try:

@@ -27,8 +27,6 @@ ONLY_CLASS = "object"  # of sets whose regions have no attribute
 def read_via(source: Source, options: ReadOptions, findings: Findings) -> AnnotatedSet:
     """Read a VIA file; its classes are in alphabetical order.
 
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
-
     Raises:
         UserError: also if it is unclear which attribute is the class.
     """

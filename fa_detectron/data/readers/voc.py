@@ -118,7 +118,7 @@ def read_voc(source: Source, options: ReadOptions, findings: Findings) -> Annota
 
     ``source.split`` is a list of ids or a folder of XML files (``voc_layout``); without a split, all XML files of
     ``source.path`` are read. An image is ID.jpg (or .png and so on; of several, the one that <filename> names), else
-    what <filename> or <path> names. See :func:`fa_detectron.data.readers.read_annotated_set`.
+    what <filename> or <path> names.
     """
     folder, path = source.path, str(source)
     lists = has_image_sets(folder) or bool(split_list(folder, source.split))

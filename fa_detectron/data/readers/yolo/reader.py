@@ -39,7 +39,7 @@ def read_yolo(source: Source, options: ReadOptions, findings: Findings) -> Annot
     """Read one split of a YOLO set; its classes are those of data.yaml, in the order of their numbers.
 
     ``options.images_root`` is the set's root instead of the one in data.yaml, or the folder of its images alone.
-    See :func:`fa_detectron.data.readers.read_annotated_set`.
+
     """
     layout, reach = find_layout(source, options, findings)
     path = str(source)
