@@ -41,8 +41,8 @@ soak: setup  ## the long tests: kills, and fuzzing for SOAK_SECONDS=600 a target
 sanitize: setup  ## the operators' tests under the address and undefined-behaviour sanitizers, at each instruction set
 	@bash tools/sanitize.sh "$(PY)" $(ARGS)
 
-emulate: setup  ## the CUDA operators' tests without a GPU, threads emulated, with sanitizers (docs/cuda_emulation.md)
-	@OMP_NUM_THREADS=1 TEST_JOBS=$(TEST_JOBS) bash tools/emulate.sh "$(PY)" $(ARGS)
+emulate: setup  ## the CUDA operators' tests without a GPU, threads emulated, with sanitizers (tools/cuda_emulation)
+	@OMP_NUM_THREADS=1 TEST_JOBS=$(TEST_JOBS) bash tools/cuda_emulation/run.sh "$(PY)" $(ARGS)
 
 large-memory: setup  ## the operators on more than 2^31 elements; takes 10 GB of memory
 	@"$(PY)" -m pytest -q tests/ops/large_deform_conv.py

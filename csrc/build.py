@@ -3,7 +3,8 @@
 Sources are found by folder: ``*.cpp`` in ``csrc``, ``csrc/common``, ``csrc/OPERATOR`` and ``csrc/OPERATOR/cpu`` always,
 ``*.cu`` and ``*.cpp`` in ``csrc/OPERATOR/cuda`` when CUDA is built. FA_CUDA decides that: ``auto`` (the default: if
 there is a toolkit that fits torch's CUDA, GPU or not), ``0`` (never) or ``1`` (fail if it cannot be built). FA_SANITIZE
-compiles the C++ code with sanitizers: ``address,undefined`` (tools/sanitize.sh), that or ``thread`` (tools/emulate.sh).
+compiles the C++ code with sanitizers: ``address,undefined`` (tools/sanitize.sh), that or ``thread``
+(tools/cuda_emulation/run.sh).
 """
 
 import contextlib

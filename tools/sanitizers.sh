@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# For tools/sanitize.sh and tools/emulate.sh, which source it: a Python whose extension is built with sanitizers. Python
+# For tools/sanitize.sh and tools/cuda_emulation/run.sh, which source it: a Python whose extension is built with sanitizers. Python
 # itself is not instrumented: their libraries come first by LD_PRELOAD, libstdc++ for its exceptions.
 
 # find_python [PYTHON]: sets `python` to an absolute path, for the folder changes.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-# Between two gradients of one input: none, but the CUDA kernels (tools/emulate.sh) add up with atomics, in any order.
+# How far two gradients of one input may be apart: the CUDA kernels, emulated here, add with atomics, in any order.
 NONDETERMINISM = 1e-12 if "FA_EMULATION_ORDER" in os.environ else 0.0
 
 

@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
-# The CUDA operators without a GPU: csrc/*/cuda compiled by g++ for an emulation of CUDA's threads (tools/cuda_emulation),
-# and the operators' tests on it, under the address and undefined-behaviour sanitizers, then under the thread sanitizer,
+# The CUDA operators without a GPU: g++ compiles csrc/*/cuda for an emulation of CUDA's threads. First the emulation's own
+# tests, then the operators' tests on it, under the address and undefined-behaviour sanitizers, then under the thread sanitizer,
 # which finds data races. Everything is built and run in build/emulation: the usual extension stays.
 #
-#   tools/emulate.sh [PYTHON [PYTEST ARGUMENTS...]]      SANITIZERS="address thread"; ORDERS="1 forward backward" of
+#   tools/cuda_emulation/run.sh [PYTHON [PYTEST ARGUMENTS...]]      SANITIZERS="address thread"; ORDERS="1 forward backward" of
 #                                                        blocks and threads (a number is the seed of a shuffle)
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tools/sanitizers.sh
 find_python "${1:-}"
 [ "$#" -gt 0 ] && shift
-[ "$#" -gt 0 ] || set -- tests/ops tests/cuda_emulation/devices.py tests/cuda_emulation/head_devices.py
-# Fresh memory holds ones, which are no number: what is read before it is written shows.
+own="tools/cuda_emulation/tests"
+if [ "$#" -eq 0 ]; then
+    "$python" -m pytest -q -x -n "${TEST_JOBS:-2}" "$own"
+    set -- tests/ops "$own/devices.py" "$own/head_devices.py"
+fi
+# Fresh memory has all bits set, which is NaN: what is read before it is written shows.
 asan_options="malloc_fill_byte=255:max_malloc_fill_size=67108864"
 root="$PWD"
 status=0
@@ -26,7 +30,7 @@ for sanitizer in ${SANITIZERS:-address thread}; do
     while read -r test _; do
         case "$test" in "" | "#"*) continue ;; thread:*) [ "$sanitizer" = thread ] || continue ;; esac
         deselected+=(--deselect "${test#thread:}")
-    done <tests/cuda_emulation/deselected.txt
+    done <"$own/deselected.txt"
     # shellcheck disable=SC2086 # several words
     use_sanitizers $libraries
     "$python" tools/cuda_emulation/translate.py "build/emulation/$sanitizer"

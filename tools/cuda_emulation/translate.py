@@ -124,8 +124,8 @@ def replaced(name: str, text: str) -> str:
 def make_tree(target: Path) -> None:
     """Writes the whole tree; files that have no source any more are removed."""
     sources = {f"csrc/{path.relative_to(EMULATION / 'include')}": path for path in EMULATION.glob("include/**/*.*h")}
-    sources |= {f"csrc/emulation/{path.name}": path for path in EMULATION.glob("*.cpp")}
-    folders = ("csrc", "fa_detectron", "tests", "benchmarks")
+    sources |= {f"csrc/emulation/{path.name}": path for path in EMULATION.glob("src/*.cpp")}
+    folders = ("csrc", "fa_detectron", "tests", "benchmarks", "tools/cuda_emulation/tests")
     for path in sorted(path for folder in folders for path in ROOT.glob(f"{folder}/**/*")):
         name = str(path.relative_to(ROOT))
         if path.is_file() and not re.match(r"csrc/\w+/cpu/", name) and path.suffix not in (".so", ".pyc"):

@@ -1,6 +1,6 @@
 """The deformable convolution's CUDA kernels as each kind of device runs them: only the emulation can pretend to be one.
 
-Not collected by itself: tools/emulate.sh runs it beside tests/ops.
+Not collected by itself: tools/cuda_emulation/run.sh runs it beside tests/ops.
 """
 
 import json
@@ -17,7 +17,7 @@ from fa_detectron.ops import deform_conv2d
 from tests.ops.deform_loops import Case, make_case
 from tests.ops.test_deform_conv import gradients
 
-assert "FA_EMULATION_ORDER" in os.environ, "tools/emulate.sh runs this file"
+assert "FA_EMULATION_ORDER" in os.environ, "tools/cuda_emulation/run.sh runs this file"
 DEVICES = ["9.0", "8.0", "8.9", "7.5"]
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 FORMATS = [torch.contiguous_format, torch.channels_last]

@@ -1,6 +1,6 @@
 """The loss's and decoding's CUDA kernels where the operators' tests cannot see what they do: only on the emulation.
 
-Not collected by itself: tools/emulate.sh runs it beside tests/ops.
+Not collected by itself: tools/cuda_emulation/run.sh runs it beside tests/ops.
 """
 
 import json
@@ -13,7 +13,7 @@ import torch
 from fa_detectron.ops import quality_weighted_loss
 from tests.ops import loss_cases, test_native_decode
 
-assert "FA_EMULATION_ORDER" in os.environ, "tools/emulate.sh runs this file"
+assert "FA_EMULATION_ORDER" in os.environ, "tools/cuda_emulation/run.sh runs this file"
 
 
 @pytest.mark.parametrize("label", [-1, 4, 1 << 40])

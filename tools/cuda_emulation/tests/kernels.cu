@@ -1,4 +1,4 @@
-// Kernels that are right, and kernels with one fault each: for test_cuda_emulation.py, which runs
+// Kernels that are right, and kernels with one fault each: for test_emulation.py, which runs
 // `program NAME` and looks at the line that it prints.
 #include <ATen/cuda/CUDAContext.h>
 #include <c10/cuda/CUDAException.h>
