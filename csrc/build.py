@@ -7,15 +7,12 @@ compiles the C++ code with sanitizers: ``address,undefined`` (tools/sanitize.sh)
 (tools/cuda_emulation/run.sh).
 """
 
-import contextlib
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -179,75 +176,18 @@ def extensions() -> list:
     ]
 
 
-# What the output of a failed build says -> the cause in one line; the first that is found. \1 is the pattern's group.
-_CAUSES = (
-    (r"(?:/bin/)?sh: (?:\d+: |line \d+: )?(\S*(?:cicc|cudafe\+\+|ptxas|fatbinary|nvlink)\S*): (?:command )?not found",
-     r"the CUDA toolkit lacks \1: install it anew or set CUDA_HOME to another (FA_CUDA=0 builds without)"),
-    (r"(?:/bin/)?sh: (?:\d+: |line \d+: )?(\S*(?:\+\+|g?cc|clang)\S*): (?:command )?not found",
-     r"no C++ compiler (\1): install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"),
-    (r"\S+: fatal error: Python\.h: No such file", "no Python.h: install python3-dev"),
-    (r"(\S+: fatal error: \S+: No such file or directory)", r"a header is missing: \1"),
-    (r"(unsupported GNU version![^\n]*)", r"nvcc does not take this g++, set CXX to an older one: \1"),
-    (r"nvcc fatal\s*: (Unsupported gpu architecture[^\n]*)", r"nvcc: \1; set TORCH_CUDA_ARCH_LIST"),
-    (r"Command '\['([^']*)', '--?[\w-]*version'\]' returned non-zero", r"\1 is no working C++ compiler: set CXX"),
-    (r"No space left on device", "the disk is full (or TMPDIR's is)"),
-    (r"(internal compiler error[^\n]*)", r"the compiler crashed: \1"),
-    (r"Killed|out of memory allocating", "too little memory for the compiler: set MAX_JOBS=1"),
-    (r"\n(\S+:\d+:\d+: error: [^\n]*|\S+\(\d+\): error: ?[^\n]*)", r"\1"),
-    (r"(nvcc (?:fatal|error)[^\n]*|ld: cannot find [^\n]*)", r"\1"),
-)  # fmt: skip
-
-
-def _cause(error: BaseException, output: str) -> str:
-    """One line on why a build failed: from what its commands printed, else from the exception."""
-    for pattern, cause in _CAUSES:
-        if found := re.search(pattern, f"\n{output}\n{error}"):
-            return found.expand(cause)
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
-@contextlib.contextmanager
-def _overheard() -> Iterator[list[str]]:
-    """Collects what this process and its commands print into the list's one entry, printed on as it comes."""
-    heard = [""]
-    before = [os.dup(number) for number in (1, 2)]
-    read_end, write_end = os.pipe()
-
-    def listen() -> None:
-        with open(read_end, "rb") as source:
-            for line in source:
-                os.write(before[0], line)
-                heard[0] += line.decode(errors="replace")
-
-    sys.stdout.flush()
-    listener = threading.Thread(target=listen)
-    for number in (1, 2):
-        os.dup2(write_end, number)
-    os.close(write_end)
-    listener.start()
-    try:
-        yield heard
-    finally:
-        sys.stdout.flush()
-        for number, old in zip((1, 2), before, strict=True):
-            os.dup2(old, number)
-        listener.join()
-        for old in before:
-            os.close(old)
-
-
 class _Build(BuildExtension):
-    """torch's build command, whose failure ends in one line that names the cause."""
+    """torch's build command, whose failure ends in one line instead of a traceback."""
 
     def build_extensions(self) -> None:
-        output = [""]
         try:
-            with _overheard() as output:
-                super().build_extensions()
+            super().build_extensions()
         except Exception as error:
-            cause = _cause(error, output[0])
-            raise CompileError(f"the native operators were not built: {cause}") from None
+            cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise CompileError(
+                f"the native operators were not built ({cause}): the compiler's own messages are above. MAX_JOBS=1 "
+                "needs less memory, FA_CUDA=0 leaves CUDA out, CXX and TORCH_CUDA_ARCH_LIST choose what compiles for what"
+            ) from None
 
 
 def cmdclass() -> dict:

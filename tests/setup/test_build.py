@@ -13,7 +13,6 @@ import torch
 from fa_detectron.ops import native
 
 ROOT = Path(__file__).resolve().parents[2]
-FAILED = "error: the native operators were not built: "
 
 
 @pytest.fixture
@@ -155,28 +154,9 @@ def run_build(project: Path, **environment: str) -> subprocess.CompletedProcess:
     )
 
 
-def fake_compiler(project: Path, says: str) -> str:
-    """One that knows its version, but compiles nothing."""
-    script = f'case " $* " in *" -c "*) echo "{says}"; exit 1;; *) echo "g++ (fake) 12.2.0";; esac'
-    return str(executable(project.parent / "fake-c++", script))
-
-
 def last_line(run: subprocess.CompletedProcess) -> str:
     assert run.returncode == 1 and "Traceback" not in run.stderr, run.stdout + run.stderr
     return run.stderr.strip().splitlines()[-1]
-
-
-@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="no C++ compiler")
-def test_a_missing_header_is_named(project):
-    (project / "csrc/registry.cpp").write_text('#include "no/such_header.h"\n' + GOOD)
-    line = last_line(run_build(project))
-    assert line.startswith(FAILED + "a header is missing: ") and "registry.cpp:1:10" in line
-    assert "no/such_header.h: No such file" in line
-
-
-def test_a_missing_python_header_names_its_package(project):
-    compiler = fake_compiler(project, "x.cpp:3:10: fatal error: Python.h: No such file or directory")
-    assert last_line(run_build(project, CXX=compiler)) == FAILED + "no Python.h: install python3-dev"
 
 
 def test_a_missing_compiler_is_named(project):
@@ -184,40 +164,12 @@ def test_a_missing_compiler_is_named(project):
     assert line.startswith("error: no C++ compiler (no-such-g++): install g++")
 
 
-@pytest.mark.parametrize(
-    ("says", "words"),
-    [
-        ("c++: fatal error: Killed signal terminated program cc1plus", "too little memory"),
-        ("a.cpp:7:3: error: x was not declared in this scope", "a.cpp:7:3: error: x was not declared"),
-    ],
-    ids=["killed", "an error"],
-)
-def test_what_a_compiler_says_is_passed_on(project, says, words):
-    assert words in last_line(run_build(project, CXX=fake_compiler(project, says)))
-
-
-@pytest.mark.parametrize(
-    ("output", "words"),
-    [
-        ("FAILED: x.o\nnvcc fatal   : Unsupported gpu architecture 'compute_35'\n", "set TORCH_CUDA_ARCH_LIST"),
-        ("host_config.h(143): error: #error -- unsupported GNU version! gcc versions later than 14 are not supported!",
-         "CXX to an older one"),
-        ('csrc/x/cuda/x.cu(12): error: identifier "y" is undefined', 'x.cu(12): error: identifier "y" is undefined'),
-        ("/usr/bin/ld: cannot find -lcudart: No such file or directory\n", "cannot find -lcudart"),
-        ("/bin/bash: line 1: clang++-99: command not found", "no C++ compiler (clang++-99)"),
-        ("sh: 1: /opt/cuda/bin/../nvvm/bin/cicc: not found", "CUDA toolkit lacks /opt/cuda/bin/../nvvm/bin/cicc"),
-        ("sh: 1: cudafe++: not found", "the CUDA toolkit lacks cudafe++"),
-        ("nvcc error   : 'ptxas' died with status 1", "'ptxas' died"),
-    ],
-)  # fmt: skip
-def test_the_causes_that_are_known(build, output, words):
-    cause = build._cause(RuntimeError("Error compiling objects for extension"), "building\n" + output)
-    assert words in cause and "\n" not in cause
-
-
-def test_a_cause_that_is_not_known_is_torchs(build):
-    assert build._cause(RuntimeError("Ninja is\nrequired"), "") == "Ninja is"
-    assert build._cause(RuntimeError(), "") == "RuntimeError"
+@pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="no C++ compiler")
+def test_a_source_that_does_not_compile_ends_in_one_line_below_the_compilers_words(project):
+    (project / "csrc/registry.cpp").write_text('#include "no/such_header.h"\n' + GOOD)
+    run = run_build(project)
+    assert last_line(run).startswith("error: the native operators were not built (")
+    assert "no/such_header.h: No such file" in run.stdout + run.stderr
 
 
 # ---- the report on registers
