@@ -185,8 +185,8 @@ class _Build(BuildExtension):
         except Exception as error:
             cause = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise CompileError(
-                f"the native operators were not built ({cause}): the compiler's own messages are above. MAX_JOBS=1 "
-                "needs less memory, FA_CUDA=0 leaves CUDA out, CXX and TORCH_CUDA_ARCH_LIST choose what compiles for what"
+                f"the native operators were not built ({cause}): the compiler's own messages are above. "
+                "MAX_JOBS=1 needs less memory, FA_CUDA=0 leaves CUDA out, CXX chooses the compiler"
             ) from None
 
 
