@@ -12,6 +12,7 @@ if [ "${1:-}" = "--check" ]; then
     ruff format --check .
     clang-format --dry-run -Werror "${native[@]}"
     typos
+    mypy
 else
     ruff check --fix .
     ruff format .

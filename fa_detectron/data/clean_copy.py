@@ -3,7 +3,7 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, count
 
 from fa_detectron.data.checks.boxes import TINY, clean_boxes, repeated_boxes
@@ -26,7 +26,7 @@ def write_clean_copy(
     reader: ImageReader,
     folder: str,
     link: bool = False,
-    bar: Callable[[list], Iterable] = lambda items: items,
+    bar: Callable[[Sequence], Iterable] = lambda items: items,
     scanned: Scanned | None = None,
 ) -> list[str]:
     """Write the splits of a set to FOLDER/SPLIT, images and annotations together, and the changes to changes.txt.
@@ -105,7 +105,11 @@ def check_target(folder: str, outside: str = "") -> str:
 
 
 def _clean(
-    source: Source, options: ReadOptions, reader: ImageReader, bar: Callable[[list], Iterable], scanned: Scanned | None
+    source: Source,
+    options: ReadOptions,
+    reader: ImageReader,
+    bar: Callable[[Sequence], Iterable],
+    scanned: Scanned | None,
 ) -> tuple[AnnotatedSet, list[str]]:
     """The usable part of a split, and the lines about what was found and changed."""
     findings = Findings()

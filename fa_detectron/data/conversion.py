@@ -32,7 +32,9 @@ def to_dataset_dicts(data: AnnotatedSet, class_names: Sequence[str]) -> list[dic
     ]
 
 
-def category_ids(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int] = ()) -> dict[str, int]:
+def category_ids(
+    data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int | str] = ()
+) -> dict[str, int | str]:
     """The category ids of the model's classes, in their order: those of the set's own file.
 
     A class that the file does not list has the id of the training set, ``run_ids`` (DATASETS.CATEGORY_IDS), unless the
@@ -46,7 +48,7 @@ def category_ids(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequen
     return {name: own[name] if name in own else next(free) for name in class_names}
 
 
-def to_coco_json(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int] = ()) -> dict[str, Any]:
+def to_coco_json(data: AnnotatedSet, class_names: Sequence[str], run_ids: Sequence[int | str] = ()) -> dict[str, Any]:
     """A checked set as the content of a COCO file; image and category ids are the set's (:func:`category_ids`)."""
     number = category_ids(data, class_names, run_ids)
     annotations: list[dict[str, Any]] = []

@@ -29,7 +29,8 @@ def read_once(source: Source, options: ReadOptions, findings: Findings) -> Annot
     """
     key = (source, options)
     if key not in _sets:
-        found, result = Findings(), None
+        found = Findings()
+        result: bytes | UserError
         try:
             result = pickle.dumps(read_annotated_set(source, options, found))
         except UserError as error:

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 TRAIN_NAME, VAL_NAME = "custom_train", "custom_val"
 
 
-def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _read_classes(text: str, default_split: str, cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
     """(class names, category ids); no ids if the format has none."""
     data = read_once(source_of(text, default_split), ReadOptions.from_config(cfg), Findings(strict=True))
     if not data.classes:
@@ -93,7 +93,7 @@ def resolve_data_arguments(cfg: CfgNode, train: str = "", val: str = "", images:
         logger.info("%d classes: %s", len(data.CLASS_NAMES), ", ".join(data.CLASS_NAMES))
 
 
-def _classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _classes(cfg: CfgNode) -> tuple[tuple[str, ...], tuple[int | str, ...]]:
     data = cfg.DATASETS
     if data.TRAIN_PATH:
         return _read_classes(data.TRAIN_PATH, "train", cfg)

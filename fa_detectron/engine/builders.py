@@ -1,7 +1,6 @@
 """What a trainer builds from a config: model, optimizer, data loaders, evaluators."""
 
 import logging
-from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -46,7 +45,7 @@ class Builders(DefaultTrainer):
         return build_optimizer(cfg, model)
 
     @classmethod
-    def build_train_loader(cls, cfg: CfgNode, seed: int = 0, start: int = 0) -> Iterable[list[dict[str, Any]]]:
+    def build_train_loader(cls, cfg: CfgNode, seed: int = 0, start: int = 0) -> Any:
         """Endless batches of this process, determined by the seed; ``start``: iterations that are already done."""
         mapper = DetectionMapper(cfg, is_train=True)
         return build_train_loader(cfg, mapper, seed, start * cfg.SOLVER.ACCUMULATION_STEPS)

@@ -97,6 +97,9 @@ class CategoryVOCEvaluator(PascalVOCDetectionEvaluator):
     Classes without a box in the set have NaN and do not count in the means.
     """
 
+    _class_names: list[str]
+    _predictions: dict[int, list[str]]
+
     def evaluate(self) -> dict[str, dict[str, float]] | None:
         names, predictions = self._class_names, self._predictions
         self._logger = _VOC_LOGGER

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any
+from typing import Any, cast
 
 from detectron2.config import CfgNode
 from detectron2.engine import HookBase
@@ -50,9 +50,10 @@ def fit_to_minutes(cfg: CfgNode, step: StepTrainer, loader: DataLoader) -> CfgNo
         per_iteration = each / cfg.TEST.EVAL_PERIOD if cfg.TEST.EVAL_PERIOD else 0.0
         iterations = max(left - each, left / 2) / (seconds + per_iteration)
     fix_length(fitted, max(1, int(iterations)))
+    records = cast(Any, loader.dataset).records
     _logger.info(
         "length: %s (SOLVER.MINUTES %g, at %.3g s per iteration, the median of %d, plus evaluations)",
-        *(length_in_words(fitted, len(loader.dataset.records)), cfg.SOLVER.MINUTES, seconds, count),
+        *(length_in_words(fitted, len(records)), cfg.SOLVER.MINUTES, seconds, count),
     )
     fitted.freeze()
     return fitted
@@ -145,7 +146,8 @@ class BarLoader:
     """A data loader of known length that draws a bar while it is iterated over."""
 
     def __init__(self, loader: Iterable, description: str) -> None:
-        self._loader, self._description = loader, description
+        self._loader: Any = loader
+        self._description = description
 
     def __len__(self) -> int:
         return len(self._loader)

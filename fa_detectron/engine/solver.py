@@ -32,7 +32,9 @@ def build_optimizer(cfg: CfgNode, model: nn.Module) -> torch.optim.Optimizer:
         params = _scale_rates(params, model, cfg.SOLVER.LR_FACTORS)
     common = {"lr": cfg.SOLVER.BASE_LR, "weight_decay": cfg.SOLVER.WEIGHT_DECAY}
     if cfg.SOLVER.OPTIMIZER == "SGD":
-        optimizer = torch.optim.SGD(params, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV, **common)
+        optimizer: torch.optim.Optimizer = torch.optim.SGD(
+            params, momentum=cfg.SOLVER.MOMENTUM, nesterov=cfg.SOLVER.NESTEROV, **common
+        )
     elif cfg.SOLVER.OPTIMIZER == "ADAMW":
         optimizer = torch.optim.AdamW(params, **common)
     else:

@@ -147,14 +147,15 @@ class StepTrainer(TrainerBase):
 
     def gradients(self, batches: list[list[dict[str, Any]]]) -> list[dict[str, float]]:
         """Add up the gradients of the mean loss of the batches; the losses of each."""
-        detector = getattr(self.model, "module", self.model)
+        model: Any = self.model  # DistributedDataParallel has more methods than a module
+        detector = getattr(model, "module", model)
         normalizers = detector.normalizers(batches) if len(batches) > 1 else None
         losses: list[dict[str, Tensor]] = []
         for index, batch in enumerate(batches):
-            waits = isinstance(self.model, DistributedDataParallel) and index + 1 < len(batches)
-            with self.model.no_sync() if waits else nullcontext():  # the workers' gradients meet once
+            waits = isinstance(model, DistributedDataParallel) and index + 1 < len(batches)
+            with model.no_sync() if waits else nullcontext():  # the workers' gradients meet once
                 with torch.autocast(self.device_type, self.amp, enabled=self.amp is not None):
-                    found = self.model(batch) if normalizers is None else self.model(batch, normalizers)
+                    found = model(batch) if normalizers is None else model(batch, normalizers)
                 self.grad_scaler.scale(sum(found.values()) / len(batches)).backward()
             losses.append({name: loss.detach() for name, loss in found.items()})  # 0-dim, float32
         return [{name: loss.item() for name, loss in of_batch.items()} for of_batch in losses]

@@ -25,6 +25,8 @@ class FeatureAlign(nn.Module):
     Legend: N images, L levels, K classes, H x W the batch's canvas in pixels.
     """
 
+    pixel_mean: Tensor
+
     @configurable
     def __init__(
         self,
@@ -67,7 +69,7 @@ class FeatureAlign(nn.Module):
         self.mu = nn.Parameter(torch.zeros(prior_shape), requires_grad=train_priors)
         self.sigma = nn.Parameter(torch.ones(prior_shape), requires_grad=train_priors)
         self.location_offset = location_offset
-        self.loss_options = {
+        self.loss_options: dict[str, Any] = {
             "feature_filter": feature_filter,
             "quality_prior": mdq,
             "focal_alpha": focal_alpha,
@@ -75,7 +77,7 @@ class FeatureAlign(nn.Module):
             "reg_weight": reg_weight,
             "iou_type": iou_type,
         }
-        self.decode_options = {
+        self.decode_options: dict[str, Any] = {
             "score_threshold": score_threshold,
             "topk": topk,
             "nms_threshold": nms_threshold,
@@ -84,7 +86,7 @@ class FeatureAlign(nn.Module):
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         if channels_last:
             self.backbone.to(memory_format=self.memory_format)
-            self.head.to(memory_format=self.memory_format)
+            self.head.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.register_buffer("pixel_mean", torch.tensor(pixel_mean).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(pixel_std).view(-1, 1, 1), persistent=False)
 

@@ -56,7 +56,7 @@ class DenseTTA(nn.Module):
             nms_threshold: IoU above which boxes of a class are the same object. max_detections: of an image.
         """
         super().__init__()
-        self.model = model.module if isinstance(model, DistributedDataParallel) else model
+        self.model: Any = model.module if isinstance(model, DistributedDataParallel) else model
         if not min_sizes or min(min_sizes) < 1 or max_size < 1:
             raise UserError(f"TEST.AUG: MIN_SIZES {list(min_sizes)} and MAX_SIZE {max_size} must be sizes in pixels")
         self.min_sizes, self.max_size, self.flip = list(min_sizes), max_size, flip

@@ -132,7 +132,7 @@ def scan_images(
             except UserError as error:
                 scanned[name] = str(error)
     digests = {name: found for name in names if isinstance(found := scanned[name], bytes)}
-    unreadable = {name: scanned[name] for name in names if name not in digests}
+    unreadable = {name: found for name in names if isinstance(found := scanned[name], str)}
     readable = ((i.file_name, i.width, i.height) for i in data.images if i.file_name in digests)
     differing = _compare_sizes(readable, reader, unreadable)
     _report(data.path, list(unreadable.values()), *differing, findings)
@@ -144,7 +144,7 @@ def _digest(name: str, reader: ImageReader) -> bytes:
         warnings.simplefilter("ignore")  # Pillow's, over large images and odd metadata
         pixels = reader.values(name)
     digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(pixels))
+    digest.update(np.ascontiguousarray(pixels))  # type: ignore[arg-type]  # its stubs know no buffers
     return digest.digest()
 
 

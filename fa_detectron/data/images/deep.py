@@ -20,9 +20,10 @@ def is_deep_colour(image: Image.Image) -> bool:
         return False
     if image.format == "TIFF" and hasattr(image, "tag_v2"):
         return max(image.tag_v2.get(_BITS, (8,))) > 8
-    if not getattr(image, "tile", None):  # made in memory, or loaded
+    tiles = getattr(image, "tile", None)
+    if not tiles:  # made in memory, or loaded
         return False
-    arguments = image.tile[0][3]  # of the decoder
+    arguments = tiles[0][3]  # of the decoder
     if image.format == "PPM":
         return isinstance(arguments, tuple) and arguments[-1] > 255
     return ";16B" in str(arguments)  # PNG, SGI

@@ -168,14 +168,15 @@ def pil_values(image: Image.Image, name: str, upright: bool) -> np.ndarray:
     deep_colour = is_deep_colour(image)
     tags = image.tag_v2 if image.format == "TIFF" and hasattr(image, "tag_v2") else None
     content = b""
+    source: Any = image  # that of a file has its decoder's tiles, its stream and its name
     if deep_colour:
-        if not image.tile or image.tell():  # loaded, or not the file's first picture
+        if not source.tile or image.tell():  # loaded, or not the file's first picture
             raise UnreadableImage(f"{name}: Pillow reduces this image to 8 bits per channel; give its file's path")
-        image.fp.seek(0)
-        content = image.fp.read()
+        source.fp.seek(0)
+        content = source.fp.read()
     orientation = _orientation(image)
-    if tags is not None and orientation >= 5 and image.tile and getattr(image, "filename", "") and not image.tell():
-        return read_values(image.filename, upright)  # see open_image
+    if tags is not None and orientation >= 5 and source.tile and getattr(image, "filename", "") and not image.tell():
+        return read_values(source.filename, upright)  # see open_image
     if deep_colour:
         values = decode_by_opencv(content, name, tags)
     elif image.mode[0] in "IF":

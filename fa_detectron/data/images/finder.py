@@ -160,7 +160,8 @@ class ImageFinder:
     def _index(self, root: str) -> dict[str, list[str]]:
         """All files below a folder, by their name's key."""
         if root not in self._indices:
-            self._indices[root] = found = defaultdict(list)
+            found: dict[str, list[str]] = defaultdict(list)
+            self._indices[root] = found
             for folder, folders, names in os.walk(root):
                 folders.sort()
                 for name in sorted(names):

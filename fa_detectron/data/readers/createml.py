@@ -31,8 +31,8 @@ def read_createml(source: Source, options: ReadOptions, findings: Findings) -> A
             leaving,
             "Look at the boxes on the images before you train (python -m fa_detectron.check_data draws some).",
         )
-        for _, annotation in annotations:
-            annotation.box = _shifted(annotation.box)
+        for _, shifted in annotations:
+            shifted.box = _shifted(shifted.box)
     return data
 
 

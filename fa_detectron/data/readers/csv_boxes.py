@@ -47,8 +47,8 @@ def read_csv(source: Source, options: ReadOptions, findings: Findings) -> Annota
             continue
         name = row[columns["filename"]]
         if name not in images:
-            size = tuple(row[columns[side]] if side in columns else None for side in ("width", "height"))
-            images[name] = builder.image(name, where, size)
+            width, height = (row[columns[side]] if side in columns else None for side in ("width", "height"))
+            images[name] = builder.image(name, where, (width, height))
         image, (given, box) = images[name], box_of(row)
         if image and (given or row[columns["class"]]):
             marks = [builder.mark(row[position], header[position], where) for position in crowd]
@@ -70,7 +70,7 @@ def _box_reader(header: list[str], columns: dict[str, int]) -> Callable[[list[st
     def corners(row: list[str]) -> tuple[bool, Box | None]:
         texts = [row[columns[column]] for column in CORNERS]
         values = numbers(texts)
-        return any(texts), tuple(values) if values else None
+        return any(texts), (values[0], values[1], values[2], values[3]) if values else None
 
     return around if points else corners
 

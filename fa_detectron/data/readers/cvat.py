@@ -85,7 +85,8 @@ def _box(shape: Element) -> Box | None:
         box = hull([(values.get("xtl"), values.get("ytl")), (values.get("xbr"), values.get("ybr"))])
         return (box and turn is not None and rotated(box, turn)) or None
     if shape.tag == "ellipse":
-        return ellipse(*(values.get(key) for key in ("cx", "cy", "rx", "ry")), turn) if turn is not None else None
+        x, y, width, height = (values.get(key) for key in ("cx", "cy", "rx", "ry"))
+        return None if turn is None else ellipse(x, y, width, height, turn)
     if shape.tag == "mask":
         return rectangle(*(values.get(key) for key in ("left", "top", "width", "height")))
     return hull([tuple(point.split(",")) for point in (shape.get("points") or "").split(";")])
@@ -145,5 +146,6 @@ def _follow(shapes: dict[int, Element], images: Iterable[int]) -> Iterator[tuple
         if box and frame != listed[place] and second is not None and not flag(second.get("outside")):
             share = (frame - listed[place]) / (listed[place + 1] - listed[place])
             end = _box(second)
-            box = end and tuple(a + (b - a) * share for a, b in zip(box, end))
+            x1, y1, x2, y2 = (a + (b - a) * share for a, b in zip(box, end or box))
+            box = end and (x1, y1, x2, y2)
         yield frame, box

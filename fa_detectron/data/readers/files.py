@@ -93,10 +93,9 @@ def parse_xml(path: str) -> Element:
     """
     try:
         with open(path, "rb") as stream:
-            content: bytes | str = stream.read()
-        if encoding := xml_encoding(content):
-            content = content.decode(encoding)
-        return defusedxml.ElementTree.fromstring(content, forbid_dtd=True)
+            data = stream.read()
+        encoding = xml_encoding(data)
+        return defusedxml.ElementTree.fromstring(data.decode(encoding) if encoding else data, forbid_dtd=True)
     except defusedxml.DefusedXmlException:
         raise UserError(f"{path}: holds a document type (DTD) or entity, which is not accepted. Remove it.") from None
     except OSError as error:

@@ -4,7 +4,7 @@ import os
 
 from fa_detectron.data.findings import Findings
 from fa_detectron.data.images.file import read_header
-from fa_detectron.data.records import MOST_PIXELS, AnnotatedSet, ImageRecord, ReadOptions
+from fa_detectron.data.records import MOST_PIXELS, AnnotatedSet, Annotation, ImageRecord, ReadOptions
 from fa_detectron.errors import UserError
 
 
@@ -65,5 +65,5 @@ def check_image_list(data: AnnotatedSet, options: ReadOptions, findings: Finding
     findings.problem(data.path, "images listed once more: their boxes are put together", repeated)
 
 
-def _content(annotation) -> tuple[str, str, int]:
+def _content(annotation: Annotation) -> tuple[str, str, int]:
     return annotation.label, repr(annotation.box), annotation.iscrowd

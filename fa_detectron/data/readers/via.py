@@ -112,8 +112,8 @@ def _box(kind: Any, shape: Any) -> Box | None:
         return ellipse(shape.get("cx"), shape.get("cy"), shape.get("r"), shape.get("r"))
     if kind == "ellipse":
         turn = number(shape.get("theta", 0))
-        corners = (shape.get(key) for key in ("cx", "cy", "rx", "ry"))
-        return None if turn is None else ellipse(*corners, math.degrees(turn))
+        x, y, width, height = (shape.get(key) for key in ("cx", "cy", "rx", "ry"))
+        return None if turn is None else ellipse(x, y, width, height, math.degrees(turn))
     xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
     if kind == "polygon" and isinstance(xs, list) and isinstance(ys, list) and len(xs) == len(ys):
         return hull(list(zip(xs, ys)))

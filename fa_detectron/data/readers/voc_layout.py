@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable
 from functools import lru_cache
 
@@ -126,8 +127,7 @@ def read_ids(folder: str, split: str, annotations: str, findings: Findings) -> l
     if not ids:
         raise UserError(f"{path}: lists no image")
     findings.refuse(path, "ids that leave the folder", [repr(i) for i in ids if not is_inside(i)])
-    seen = set()
-    findings.refuse(path, "ids listed more than once", [i for i in ids if i in seen or seen.add(i)])
+    findings.refuse(path, "ids listed more than once", [i for i, count in Counter(ids).items() if count > 1])
     return [i for i in dict.fromkeys(ids) if is_inside(i)]
 
 

@@ -40,7 +40,8 @@ class ScaleJitter(T.Augmentation):
         plain = self.resize.get_transform(image)
         wanted = (plain.new_h, plain.new_w) if isinstance(plain, T.ResizeTransform) else (height, width)
         for _ in range(_TRIES):
-            factor = math.exp(np.random.uniform(*map(math.log, self.factors)))
+            least, most = map(math.log, self.factors)
+            factor = math.exp(np.random.uniform(least, most))
             new = [max(1, round(side * factor)) for side in wanted]
             crop = [min(pair) for pair in zip(new, wanted)]
             top, left = (np.random.randint(a - b + 1) for a, b in zip(new, crop))

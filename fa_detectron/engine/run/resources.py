@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from multiprocessing.queues import Queue
+from typing import Any
 
 from detectron2.config import CfgNode
 from detectron2.utils import comm
@@ -22,7 +23,8 @@ _OTHER_HANDLES = 200  # libraries, logs and processes
 _TENSORS = 3  # per image: pixels, boxes, classes; each takes a file handle on its way from a data worker
 _SAMPLED = 1000  # images
 _HANDLES = "allow more open files (ulimit -n {}), or lower DATALOADER.NUM_WORKERS"
-_print_error = Queue._on_queue_feeder_error
+_QUEUE: Any = Queue  # of whose hook for such errors no type knows
+_print_error = _QUEUE._on_queue_feeder_error
 _MEMORY = f"give {_SHARED_MEMORY} more (docker run --shm-size 8g, or --ipc host), or lower DATALOADER.NUM_WORKERS"
 
 
@@ -149,21 +151,25 @@ def explained_worker_errors() -> Iterator[None]:
     Without this, a worker that cannot hand over a batch only prints a traceback, and training waits forever.
     """
     before = vars(Queue)["_on_queue_feeder_error"]  # the descriptor itself: contexts may be nested
-    Queue._on_queue_feeder_error = _hand_over_error  # the workers are forked from this process
+    _QUEUE._on_queue_feeder_error = _hand_over_error  # the workers are forked from this process
     try:
         yield
     except (RuntimeError, OSError) as error:
         text = str(error)
         lines = text.strip().splitlines() or [""]
         first = lines[-1 if lines[0].startswith("Caught") else 0][:120]  # a worker's error starts with its traceback
-        full = getattr(error, "errno", None) == errno.ENOSPC and error.filename is None and _free_memory() < 2**20
+        full = (
+            getattr(error, "errno", None) == errno.ENOSPC
+            and getattr(error, "filename", None) is None
+            and _free_memory() < 2**20
+        )
         if re.search("Too many open files|received 0 items of ancdata", text):  # shared memory is opened as a file
             raise UserError(f"the data workers ran out of file handles ({first}): {_HANDLES.format(4096)}") from None
         if full or re.search("Bus error|shared memory|unable to (write|resize|mmap|allocate).*torch_|/torch_", text):
             raise UserError(f"the data workers ran out of shared memory ({first}): {_MEMORY}") from None
         raise
     finally:
-        Queue._on_queue_feeder_error = before
+        _QUEUE._on_queue_feeder_error = before
 
 
 def _hand_over_error(queue: Queue, error: Exception, item: object) -> None:

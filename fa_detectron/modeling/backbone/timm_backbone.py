@@ -2,6 +2,8 @@
 
 import difflib
 import logging
+from types import ModuleType
+from typing import Any
 
 import torch
 from detectron2.config import CfgNode
@@ -67,7 +69,7 @@ class TimmBackbone(Backbone):
         return dict(zip(self._out_features, _channels_first(self.body(images), self._channels_last)))
 
 
-def _import_timm():
+def _import_timm() -> ModuleType:
     try:
         import timm
         import timm.layers
@@ -76,7 +78,7 @@ def _import_timm():
     return timm
 
 
-def _create(timm, name: str, in_channels: int, **kwargs) -> torch.nn.Module:
+def _create(timm: ModuleType, name: str, in_channels: int, **kwargs: Any) -> Any:
     """The model as a feature extractor; one of a fixed image size is asked to take any, where it can."""
     kwargs = {"features_only": True, "in_chans": in_channels, **kwargs}
     if timm.get_pretrained_cfg(name).fixed_input_size:
@@ -87,7 +89,7 @@ def _create(timm, name: str, in_channels: int, **kwargs) -> torch.nn.Module:
     return timm.create_model(name, **kwargs)
 
 
-def _fetch(timm, name: str, in_channels: int, **kwargs) -> torch.nn.Module:
+def _fetch(timm: ModuleType, name: str, in_channels: int, **kwargs: Any) -> Any:
     """The model with the pre-trained weights that timm downloads, or has downloaded before."""
     try:
         return _create(timm, name, in_channels, pretrained=True, **kwargs)
@@ -99,7 +101,7 @@ def _fetch(timm, name: str, in_channels: int, **kwargs) -> torch.nn.Module:
         ) from error
 
 
-def _compare_pixels(timm, cfg: CfgNode) -> None:
+def _compare_pixels(timm: ModuleType, cfg: CfgNode) -> None:
     """Warn where the input is not normalised as the fetched weights were trained with."""
     trained = timm.get_pretrained_cfg(cfg.MODEL.TIMM.NAME)
     wanted = [[255 * value for value in values] for values in (trained.mean, trained.std)]
@@ -123,7 +125,7 @@ def _channels_first(maps: list[torch.Tensor], channels_last: bool) -> list[torch
     return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if channels_last else maps
 
 
-def _feature_indices(timm, name: str, in_channels: int) -> list[int]:
+def _feature_indices(timm: ModuleType, name: str, in_channels: int) -> list[int]:
     """Indices of the model's maps at strides 8, 16, 32; refuses a model that does not have them."""
     if not timm.is_model(name):
         close = difflib.get_close_matches(name, timm.list_models(), n=3)
@@ -154,7 +156,7 @@ def _feature_indices(timm, name: str, in_channels: int) -> list[int]:
     return [probe.feature_info.out_indices[i] for i in chosen]
 
 
-def _freeze(body: torch.nn.Module, name: str, freeze_at: int) -> None:
+def _freeze(body: Any, name: str, freeze_at: int) -> None:
     """No gradient up to the module that makes the map of stride 2**freeze_at.
 
     Modules are taken in the order of their registration, which is the order of their use (timm's own
@@ -179,7 +181,7 @@ def _freeze(body: torch.nn.Module, name: str, freeze_at: int) -> None:
             parameter.requires_grad_(False)
 
 
-def _freeze_norms(timm, module: torch.nn.Module, all_of_them: bool) -> None:
+def _freeze_norms(timm: ModuleType, module: torch.nn.Module, all_of_them: bool) -> None:
     """Make BatchNorm layers constant, all or those whose scale gets no gradient (in place)."""
     for key, child in module.named_children():
         if isinstance(child, torch.nn.BatchNorm2d) and (all_of_them or not child.weight.requires_grad):

@@ -42,7 +42,7 @@ _Corners = tuple[float, float, float, float]
 class Row(NamedTuple):
     line: int  # from 0
     label: int | str  # class number or name
-    count: int  # of the numbers after the class
+    count: int  # type: ignore[assignment]  # of the numbers after the class
     kinds: frozenset[str]  # what it may be
     head: _Corners  # (x1, y1, x2, y2) of the first four numbers as cx cy w h
     hull: _Corners  # (x1, y1, x2, y2) around the numbers as points
