@@ -3,13 +3,10 @@
 
     python tools/install_detectron2.py [--constraint constraints.txt] [--sdist FILE]
 
-Detectron2 is not on the package registry under its own name, so it cannot stand in ``install_requires``.
-The registry's ``pb1-detectron2==0.6`` carries upstream's Python files of commit 72e9dd6e (October 2021).
-This script downloads that archive (its hash is checked before anything of it runs), checks every file that it
-takes against ``detectron2-0.6.sha256``, applies PORTS below, and installs the result as a pure-Python wheel.
-
-DETECTRON2=git takes upstream's main branch instead, compiled against the torch that is installed.
-A Detectron2 that is installed already is used as it is.
+From upstream's main branch where git reaches it and its build works, otherwise the port of version 0.6. DETECTRON2=git
+and DETECTRON2=port choose; docs/install.md says why there are two. The port is made of the registry's sdist
+``pb1-detectron2==0.6``: its hash is checked before anything of it is read, PORTS below are applied to its Python files,
+and the result is installed as a pure-Python wheel.
 """
 
 from __future__ import annotations
@@ -30,13 +27,16 @@ UPSTREAM_VERSION = "0.6"
 PORT_VERSION = "0.6+fa1"  # raise the local number whenever PORTS changes: older ports are then replaced
 REQUIREMENT = "pb1-detectron2==0.6"
 SDIST_SHA256 = "5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29"
-MANIFEST = Path(__file__).with_name("detectron2-0.6.sha256")
 SETUP_CFG = Path(__file__).with_name("detectron2-0.6.setup.cfg")
-GIT_REQUIREMENT = "detectron2 @ git+https://github.com/facebookresearch/detectron2.git"
+# Byte for byte upstream's files; the registry's model-zoo configs, which nothing here reads, are not.
+TAKEN = re.compile(r"detectron2/(?!model_zoo/configs/).*\.py|LICENSE")
+GIT_URL = "https://github.com/facebookresearch/detectron2.git"
+GIT_REQUIREMENT = f"detectron2 @ git+{GIT_URL}"
+GIT_SECONDS = 15  # a network that drops packets does not answer at all
 
 
 class InstallError(Exception):
-    """What went wrong and what to do about it, in words for the user."""
+    """What went wrong and what to do about it, for the user."""
 
 
 class Port(NamedTuple):
@@ -104,34 +104,22 @@ def check_archive_hash(sdist: Path) -> None:
         )
 
 
-def read_manifest(manifest: Path = MANIFEST) -> dict[str, str]:
-    """Path -> sha256, from a file in the format of sha256sum."""
-    entries = (line.split(maxsplit=1) for line in manifest.read_text().splitlines() if line)
-    return {path: digest for digest, path in entries}
-
-
-def read_verified(sdist: Path, manifest: dict[str, str]) -> dict[str, bytes]:
-    """Contents of the manifest's files, each one equal to its hash. Nothing else is taken from the archive."""
-    contents = {}
+def read_sources(sdist: Path) -> dict[str, str]:
+    """The archive's Python files below detectron2/ and its licence, by path; nothing else is taken."""
+    sources = {}
     with tarfile.open(sdist) as archive:
         for member in archive.getmembers():
             path = member.name.partition("/")[2]
-            if path in manifest and member.isfile():
-                contents[path] = archive.extractfile(member).read()
-    wrong = [p for p, d in manifest.items() if hashlib.sha256(contents.get(p, b"")).hexdigest() != d]
-    if wrong:
-        raise InstallError(
-            f"{len(wrong)} of {len(manifest)} files in {sdist.name} are missing or differ from {MANIFEST.name}, "
-            f"for example {wrong[0]}: nothing was installed."
-        )
-    return contents
+            if member.isfile() and ".." not in path and TAKEN.fullmatch(path):
+                sources[path] = archive.extractfile(member).read().decode()
+    return sources
 
 
-def write_source_tree(contents: dict[str, bytes], folder: Path) -> None:
+def write_source_tree(sources: dict[str, str], folder: Path) -> None:
     """Write the ported package with its packaging files; a port that matches nothing is an error."""
     unused, modified = set(PORTS), []
-    for path, data in contents.items():
-        text, used = port_source(path, data.decode()) if path.endswith(".py") else (data.decode(), [])
+    for path, original in sources.items():
+        text, used = port_source(path, original)
         unused -= set(used)
         modified += [f"{path}: {'; '.join(port.reason for port in used)}"] if used else []
         target = folder / path
@@ -167,7 +155,7 @@ def install_port(sdist: Path | None, constraints: list[str]) -> None:
         sdist = sdist or download(folder)
         check_archive_hash(sdist)
         source = folder / "source"
-        write_source_tree(read_verified(sdist, read_manifest()), source)
+        write_source_tree(read_sources(sdist), source)
         pip("wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
         pip("install", "--quiet", *constraints, str(next(folder.glob("detectron2-*.whl"))))
 
@@ -189,8 +177,32 @@ def check_import() -> tuple[int, str]:
     return result.returncode, lines[-1] if lines else ""
 
 
+def git_reaches_upstream() -> bool:
+    """Whether git is there and upstream's repository answers."""
+    command = ["git", "ls-remote", "--exit-code", GIT_URL, "HEAD"]
+    environment = os.environ | {"GIT_TERMINAL_PROMPT": "0"}
+    try:
+        return not subprocess.run(command, env=environment, capture_output=True, timeout=GIT_SECONDS).returncode
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def install_git(constraints: list[str]) -> None:
+    """Build upstream's main branch against the torch that is installed."""
+    pip("install", "--no-build-isolation", *constraints, GIT_REQUIREMENT)
+    status, detail = check_import()
+    if status:
+        raise InstallError(f"upstream's main branch was installed, but importing it fails: {detail}")
+
+
 def install(sdist: Path | None, constraint: Path | None, source: str) -> str:
-    """Make `import detectron2` work. Returns one line that says what is used."""
+    """Make `import detectron2` work. Returns one line that says what is used.
+
+    Args:
+        sdist: the registry's archive; None downloads it.
+        constraint: pip's constraints file for Detectron2's own requirements.
+        source: "git", "port", or "" for git where that works.
+    """
     version = installed_version()
     ported = version is not None and version.startswith(f"{UPSTREAM_VERSION}+fa")
     stale = ported and (version != PORT_VERSION or source == "git")
@@ -203,9 +215,16 @@ def install(sdist: Path | None, constraint: Path | None, source: str) -> str:
             f"Repair it, or remove it with: {sys.executable} -m pip uninstall detectron2"
         )
     constraints = ["--constraint", str(constraint)] if constraint else []
-    if source == "git":
-        pip("install", "--no-build-isolation", *constraints, GIT_REQUIREMENT)
-    else:
+    use_git = source == "git" or (not source and not ported and sdist is None and git_reaches_upstream())
+    if use_git:
+        try:
+            install_git(constraints)
+        except InstallError as error:
+            if source == "git":
+                raise
+            print(f"{error}; the port of Detectron2 {UPSTREAM_VERSION} is installed instead", flush=True)
+            use_git = False
+    if not use_git:
         install_port(sdist, constraints)
     status, detail = check_import()
     if status:
@@ -220,8 +239,8 @@ def main() -> int:
     arguments = parser.parse_args()
     source = os.environ.get("DETECTRON2", "")
     try:
-        if source not in ("", "git"):
-            raise InstallError(f"DETECTRON2={source}: only 'git' is known (upstream's main branch)")
+        if source not in ("", "git", "port"):
+            raise InstallError(f"DETECTRON2={source} is neither git (upstream's main branch) nor port (of version 0.6)")
         if arguments.sdist and not arguments.sdist.is_file():
             raise InstallError(f"--sdist {arguments.sdist}: no such file")
         print(install(arguments.sdist, arguments.constraint, source))

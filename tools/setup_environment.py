@@ -23,8 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 11), (3, 12))
 PACKAGES = ["setuptools>=77", "wheel", "ninja", "torch", "torchvision", "numpy"]
-INPUTS = ["constraints.txt", "setup.py", "pyproject.toml"]  # and everything below tools/ and csrc/
-SOURCE_SUFFIXES = (".cpp", ".h", ".cu", ".cuh", ".py", ".cfg", ".sha256")
+# What decides the outcome, besides the tables [project] and [build-system] of pyproject.toml.
+INPUTS = ["constraints.txt", "setup.py", "tools/*.py", "tools/*.cfg", "csrc/**/*.*"]
 NEEDED_GB = 8.5  # a new environment (5.3), and the downloads beside what they unpack to while it is made
 BUILD_VARIABLES = ["DETECTRON2", "FA_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CXX"]
 
@@ -55,7 +55,7 @@ if not status.loaded:
 
 
 class SetupError(Exception):
-    """What went wrong and what to do about it, in words for the user."""
+    """What went wrong and what to do about it, for the user."""
 
 
 def compiler() -> str | None:
@@ -67,9 +67,11 @@ def fingerprint(python: Path) -> str:
     """Hash of all that decides the outcome: requirements, native sources, interpreter, place, compiler, variables."""
     variables = [os.environ.get(name, "") for name in BUILD_VARIABLES]
     digest = hashlib.sha256(f"{ROOT}|{python}|{compiler()}|{variables}".encode())
-    below = [path for folder in ("csrc", "tools") for path in sorted((ROOT / folder).rglob("*"))]
-    sources = [path for path in below if path.suffix in SOURCE_SUFFIXES]
-    for path in [*(ROOT / name for name in INPUTS), *sources]:
+    import tomllib  # Python 3.11 has it; an older one has got its message by now
+
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    digest.update(json.dumps([described["project"], described["build-system"]], sort_keys=True).encode())
+    for path in (path for pattern in INPUTS for path in sorted(ROOT.glob(pattern)) if path.suffix != ".pyc"):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
@@ -181,8 +183,6 @@ def main() -> int:
     parser.add_argument("--venv", type=Path, help="the project's own environment (default: this interpreter's)")
     arguments = parser.parse_args()
     try:
-        if shutil.which("git") is None and os.environ.get("DETECTRON2") == "git":
-            raise SetupError("DETECTRON2=git needs git")
         set_up(arguments.venv)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)

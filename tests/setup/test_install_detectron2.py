@@ -1,6 +1,5 @@
 """The Detectron2 installer: hashes, manifest, ports. Nothing is downloaded."""
 
-import hashlib
 import io
 import re
 import subprocess
@@ -57,16 +56,9 @@ def test_every_port_has_a_reason_and_is_a_valid_pattern():
 
 
 def test_unused_port_is_refused(tmp_path):
-    contents = {path: before.encode() for path, (before, _) in SAMPLES.items()}
+    contents = {path: before for path, (before, _) in SAMPLES.items()}
     with pytest.raises(installer.InstallError, match="match nothing"):
         installer.write_source_tree(contents, tmp_path)
-
-
-def test_manifest_lists_the_python_files_and_the_licence():
-    manifest = installer.read_manifest()
-    assert sum(path.startswith("detectron2/") and path.endswith(".py") for path in manifest) == 141
-    assert "LICENSE" in manifest and len(manifest) == 142
-    assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in manifest.values())
 
 
 def test_other_archive_is_refused(tmp_path):
@@ -75,17 +67,16 @@ def test_other_archive_is_refused(tmp_path):
         installer.check_archive_hash(sdist)
 
 
-@pytest.mark.parametrize("files", [{"detectron2/a.py": b"evil"}, {"detectron2/b.py": b"good"}, {}])
-def test_changed_or_missing_file_is_refused(tmp_path, files):
-    manifest = {"detectron2/a.py": hashlib.sha256(b"good").hexdigest()}
-    with pytest.raises(installer.InstallError, match=r"1 of 1 files .* detectron2/a\.py"):
-        installer.read_verified(make_sdist(tmp_path, files), manifest)
-
-
-def test_only_listed_files_are_taken(tmp_path):
-    sdist = make_sdist(tmp_path, {"detectron2/a.py": b"good", "setup.py": b"", "../escape.py": b""})
-    manifest = {"detectron2/a.py": hashlib.sha256(b"good").hexdigest()}
-    assert installer.read_verified(sdist, manifest) == {"detectron2/a.py": b"good"}
+def test_only_python_files_and_the_licence_are_taken(tmp_path):
+    files = {
+        "detectron2/a.py": b"good",
+        "LICENSE": b"words",
+        "setup.py": b"",
+        "../escape.py": b"",
+        "detectron2/b.cpp": b"",
+    }
+    sdist = make_sdist(tmp_path, files | {"detectron2/../../escape.py": b""})
+    assert installer.read_sources(sdist) == {"detectron2/a.py": "good", "LICENSE": "words"}
 
 
 def fake(monkeypatch, version, imports):
@@ -95,6 +86,7 @@ def fake(monkeypatch, version, imports):
     monkeypatch.setattr(installer, "installed_version", lambda: version)
     monkeypatch.setattr(installer, "check_import", lambda: (next(statuses), "somewhere"))
     monkeypatch.setattr(installer, "pip", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(installer, "git_reaches_upstream", lambda: False)
     monkeypatch.setattr(installer, "install_port", lambda sdist, constraints: calls.append("port"))
     return calls
 
@@ -116,11 +108,47 @@ def test_what_is_installed_is_used(monkeypatch, version, imports, source, expect
     assert calls == expected
 
 
+GIT = ("install", "--no-build-isolation", installer.GIT_REQUIREMENT)
+
+
 @pytest.mark.parametrize("version", [None, installer.PORT_VERSION])
 def test_git_takes_upstream(monkeypatch, version):
-    calls = fake(monkeypatch, version, [1 if version is None else 0, 0])
+    calls = fake(monkeypatch, version, [1 if version is None else 0, 0, 0])
     installer.install(None, None, "git")
-    assert calls == [("install", "--no-build-isolation", installer.GIT_REQUIREMENT)]
+    assert calls == [GIT]
+
+
+@pytest.mark.parametrize(
+    ("source", "reached", "imports", "expected"),
+    [
+        ("", True, [1, 0, 0], [GIT]),
+        ("", True, [1, 1, 0], [GIT, "port"]),  # upstream's build does not import
+        ("", False, [1, 0], ["port"]),
+        ("port", True, [1, 0], ["port"]),
+    ],
+)
+def test_upstream_comes_first_where_git_reaches_it(monkeypatch, source, reached, imports, expected):
+    calls = fake(monkeypatch, None, imports)
+    monkeypatch.setattr(installer, "git_reaches_upstream", lambda: reached)
+    installer.install(None, None, source)
+    assert calls == expected
+
+
+def test_upstream_that_was_asked_for_is_not_replaced(monkeypatch):
+    calls = fake(monkeypatch, None, [1, 1])
+    with pytest.raises(installer.InstallError, match="importing it fails"):
+        installer.install(None, None, "git")
+    assert calls == [GIT]
+
+
+@pytest.mark.parametrize("answer", ["exit 0", "exit 2", "sleep 60", None])
+def test_whether_git_reaches_upstream(monkeypatch, tmp_path, answer):
+    if answer:
+        (tmp_path / "git").write_text(f"#!/bin/sh\nexec /bin/sh -c '{answer}'\n")
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path) + (":/usr/bin:/bin" if answer else ""))
+    monkeypatch.setattr(installer, "GIT_SECONDS", 1)
+    assert installer.git_reaches_upstream() == (answer == "exit 0")
 
 
 def test_broken_foreign_installation_is_left_alone(monkeypatch):
