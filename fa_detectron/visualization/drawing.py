@@ -13,17 +13,9 @@ from PIL import Image, ImageDraw, ImageFont
 Colour = tuple[int, int, int]
 _Rect = tuple[float, float, float, float]  # x1, y1, x2, y2 pixels
 
-_PALETTE: tuple[Colour, ...] = (
-    (230, 57, 70),
-    (42, 157, 244),
-    (255, 183, 3),
-    (38, 166, 91),
-    (168, 85, 247),
-    (251, 111, 36),
-    (20, 184, 166),
-    (236, 72, 153),
-    (132, 204, 22),
-    (99, 102, 241),
+_PALETTE: tuple[Colour, ...] = tuple(
+    tuple(bytes.fromhex(code))
+    for code in "e63946 2a9df4 ffb703 26a65b a855f7 fb6f24 14b8a6 ec4899 84cc16 6366f1".split()
 )
 
 
@@ -49,16 +41,8 @@ def _overlap(a: _Rect, b: _Rect) -> float:
 def _label_place(box: _Rect, size: tuple[float, float], canvas: tuple[int, int], taken: Sequence[_Rect]) -> _Rect:
     """Where a label of ``size`` goes: at a corner of its box, inside the canvas, covering the fewest other labels."""
     (x1, y1, x2, y2), (w, h) = box, size
-    corners = [
-        (x1, y1 - h),
-        (x1, y2),
-        (x2 - w, y1 - h),
-        (x2 - w, y2),
-        (x1, y1),
-        (x2, y1),
-        (x1 - w, y1),
-        (x2 - w, y2 - h),
-    ]
+    above_or_below = [(x1, y1 - h), (x1, y2), (x2 - w, y1 - h), (x2 - w, y2)]
+    corners = [*above_or_below, (x1, y1), (x2, y1), (x1 - w, y1), (x2 - w, y2 - h)]
     places: list[_Rect] = []
     for x, y in corners:
         x, y = min(max(x, 0.0), canvas[0] - w), min(max(y, 0.0), canvas[1] - h)
