@@ -1,4 +1,12 @@
-"""Data sets: the built-in one, COCO and Pascal VOC data given by path, and their checks.
+"""Data sets: from files on disk to checked, registered sets and training batches.
+
+    sources/       from a path to the files of a split, and their format
+    readers/       one file per annotation format
+    checks/        of boxes, classes and images; check_data checks all sets of a run
+    images/        image files, and the pixels that the detector sees
+    training/      augmentation and batches
+    builtin/       the built-in set
+    registration   sets given by path, as Detectron2 sees them
 
 An image without a box is legal. DATALOADER.FILTER_EMPTY_ANNOTATIONS decides about training: True (Detectron2's
 default, with which the published configs train) leaves such images out, False learns from them as background. Data
