@@ -56,7 +56,7 @@ def write_clean_copy(
         except UserError as error:
             if not sets:
                 raise
-            told = [f"left out, for it cannot be read: {error}", ""]
+            told = [f"left out, since it cannot be read: {error}", ""]
             left_out.append(f"{split}: {told[0]}")
         changes += [f"# {split}: {source}", "", *told]
     used = {a.label for data in sets.values() for image in data.images for a in image.annotations if not a.iscrowd}

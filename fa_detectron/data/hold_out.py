@@ -80,7 +80,7 @@ def keep_part(data: AnnotatedSet, held_out: Sequence[str], validation: bool, fin
     gone = sorted(held - set(names))
     if len(gone) == len(held):  # the training side would silently take the held-out images
         raise UserError(
-            f"{data.path}: holds none of the {len(held)} images of DATASETS.VAL_IMAGES, such as {gone[0]}. Is it "
+            f"{data.path}: has none of the {len(held)} images of DATASETS.VAL_IMAGES, such as {gone[0]}. Is it "
             "another set, or were files moved? Start a new run, or name a validation set with --val."
         )
     findings.problem(data.path, "images of DATASETS.VAL_IMAGES that are no longer in the set", gone)

@@ -1,11 +1,11 @@
 """Training and evaluation.
 
-    config_file, run_config      from arguments and YAML to the checked config of a run
-    trainer, step, hooks         the loop, one step, and what happens between steps
-    solver, schedule, resume     optimizer and learning rate, length of a run, what it starts from
-    evaluators, results          metrics, tables and files; eval_only evaluates a checkpoint
-    progress                     how long a run takes
-    run/                         processes, signals, logs, folder, lock and resources of a run
+config_file, run_config      from arguments and YAML to the checked config of a run
+trainer, step, hooks         the loop, one step, and what happens between steps
+solver, schedule, resume     optimizer and learning rate, length of a run, what it starts from
+evaluators, results          metrics, tables and files; eval_only evaluates a checkpoint
+progress                     how long a run takes
+run/                         processes, signals, logs, folder, lock and resources of a run
 """
 
 from fa_detectron.engine.arguments import argument_parser

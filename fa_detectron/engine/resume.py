@@ -44,7 +44,7 @@ def settings_before(cfg: CfgNode) -> CfgNode | None:
     try:
         return load_config(path)
     except UserError as error:
-        _logger.warning("whether settings have changed since the run stopped cannot be told: %s", error)
+        _logger.warning("cannot tell whether settings have changed since the run stopped: %s", error)
         return None
 
 
@@ -73,7 +73,9 @@ def check_resumable(cfg: CfgNode) -> CfgNode | None:
     refused = [f"{change} ({_FIXED[change.key]})" for change in changes(before, cfg) if change.key in _FIXED]
     if refused:
         raise UserError(
-            f"--resume: the run in {cfg.OUTPUT_DIR} cannot go on with " + "; ".join(refused) + ". Leave it as it was, "
+            f"--resume: the run in {cfg.OUTPUT_DIR} cannot be resumed with "
+            + "; ".join(refused)
+            + ". Leave it as it was, "
             "or start a new run, in another OUTPUT_DIR, with MODEL.WEIGHTS of this one"
         )
     return before
@@ -113,11 +115,11 @@ def report_changes(cfg: CfgNode, start: int) -> None:
 def starting_weights(cfg: CfgNode) -> str:
     """The message about what a new run starts from."""
     if cfg.MODEL.WEIGHTS:
-        return f"starting from the weights in {cfg.MODEL.WEIGHTS}; what they do not have starts at random"
+        return f"starting from the weights in {cfg.MODEL.WEIGHTS}; weights missing there are initialised at random"
     timm = cfg.MODEL.TIMM
     if cfg.MODEL.BACKBONE.NAME == "build_feature_align_timm_fpn_backbone" and timm.WEIGHTS:
-        return f"the backbone {timm.NAME} starts from the weights of {timm.WEIGHTS}, everything else at random"
-    return "everything starts at random, the backbone too (MODEL.WEIGHTS is empty)"
+        return f"the backbone {timm.NAME} starts from the weights of {timm.WEIGHTS}, all others are random"
+    return "all weights are initialised at random, the backbone's too (MODEL.WEIGHTS is empty)"
 
 
 def effect_of_shares(before: BatchShares, now: BatchShares) -> str:

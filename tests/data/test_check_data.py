@@ -95,7 +95,7 @@ def _nothing(content, **_):
         (_not_an_image, "1 images that cannot be read"),
         (_damaged, "1 images that cannot be read"),
         (_other_size, "1 images of another size than annotated"),
-        (_ambiguous, "1 images whose path leads nowhere, with several files of that name below"),
+        (_ambiguous, "1 images whose path does not exist, with several files of that name below"),
         (_absolute, "1 images that do not exist"),
         (_linked, "1 images that a link takes out of "),
         (_nothing, "none of its 3 images has a box to learn from"),

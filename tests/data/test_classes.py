@@ -46,7 +46,7 @@ def test_in_voc_as_well(voc):
 def test_a_class_of_crowd_boxes_alone(coco, check):
     path = coco(_crowd(0, 2))
     status, text, _ = check(path)
-    assert status == 1 and "1 classes of crowd (ignored, difficult) boxes alone" in text and "cat: 2 boxes" in text
+    assert status == 1 and "1 classes with only crowd (ignored, difficult) boxes" in text and "cat: 2 boxes" in text
     assert "classes without a box to learn from" not in text  # once is enough
 
 

@@ -111,7 +111,7 @@ def test_missing_images_stop_the_run_or_are_left_out(coco, check):
     data = read(path, skip_missing_images=True)
     assert [image.image_id for image in data.images] == [1, 3]
     (left_out,) = said(path, PROBLEM, skip_missing_images=True)
-    assert "1 of 3 images left out, for they do not exist:" in left_out and "2.png" in left_out
+    assert "1 of 3 images left out, since they do not exist:" in left_out and "2.png" in left_out
     assert check(path)[0] == 1
     status, text, found = check(path, "--skip-missing-images")
     assert status == 1 and "Training refuses: nothing" in text and found["sets"]["training"]["images"] == 2
@@ -209,4 +209,4 @@ def test_images_of_one_file_are_put_together(coco):
     assert [(a.label, a.iscrowd) for a in first.annotations] == [("cat", 0), ("ant", 0), ("cat", 1)]
     assert (first.image_id, second.image_id) == (1, 3)
     (found,) = said(path, PROBLEM)
-    assert "1 images listed once more: their boxes are put together:\n" in found and "image 1 and 2" in found
+    assert "1 images listed twice: their boxes are merged:\n" in found and "image 1 and 2" in found

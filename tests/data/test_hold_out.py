@@ -92,7 +92,7 @@ def test_both_sides_together_are_the_set():
 
 @pytest.mark.parametrize("validation", [False, True])
 def test_names_that_do_not_fit_are_no_silent_split(validation):
-    with pytest.raises(UserError, match=r"holds none of the 2 images of DATASETS.VAL_IMAGES"):
+    with pytest.raises(UserError, match=r"has none of the 2 images of DATASETS.VAL_IMAGES"):
         keep_part(make([["cat"]] * 10), ["a/3.jpg", "a/7.jpg"], validation, Findings())
     keep_part(make([["cat"]] * 10), ["3.jpg", "gone.jpg"], validation, findings := Findings())
     assert "1 images of DATASETS.VAL_IMAGES that are no longer in the set" in str(findings.all[0])

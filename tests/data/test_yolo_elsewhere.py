@@ -77,7 +77,7 @@ def test_paths_of_another_machine_are_resolved_in_the_sets_folder(tmp_path, text
 
 def test_lists_of_folders_that_lead_to_one_place_are_refused(tmp_path):
     save(tmp_path / "images/a.png", tmp_path / "labels/a.txt")
-    with pytest.raises(UserError, match="'train' and 'val' lead nowhere, or to the same folder"):
+    with pytest.raises(UserError, match="'train' and 'val' do not exist, or mean the same folder"):
         read(describe(tmp_path / "data.yaml", "train: [/a/train/images]\nval: [/a/val/images]"))
 
 

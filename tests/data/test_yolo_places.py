@@ -173,12 +173,11 @@ def test_another_machines_paths(tmp_path):
     assert f"no folder /content/set (key 'path'), so {tmp_path} is read" in notes(path)
     path = describe(tmp_path / "data.yaml", "train: /content/set/images/train\nval: 'C:\\set\\images\\val'")
     assert boxes(read(f"{path}:val")) == {"val.png": GOOD}
-    assert (
-        f"1 entries that lead nowhere here, and what was taken for them:\n  /content/set/images/train: {tmp_path}"
-        in (notes(path))
+    assert f"1 entries that do not exist here, and what was used instead:\n  /content/set/images/train: {tmp_path}" in (
+        notes(path)
     )
     path = describe(tmp_path / "data.yaml", "train: /a/train/images\nval: /a/val/images")
-    with pytest.raises(UserError, match=r"'train' and 'val' lead nowhere, or to the same folder .*/images"):
+    with pytest.raises(UserError, match=r"'train' and 'val' do not exist, or mean the same folder .*/images"):
         read(path)
     path = describe(tmp_path / "data.yaml", "path: /content/set\ntrain: img")
     with pytest.raises(UserError, match=r"key 'path': no such folder: /content/set"):

@@ -45,7 +45,7 @@ def test_data_by_path_trains_on_background(tiny, medical, tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="fa_detectron"):
         cfg = prepare(tiny, medical, tmp_path / "run")
     assert f"6 images, 4 of them without a box (trained on as background: {KEY} False)" in caplog.text
-    assert "1 with crowd boxes alone (left out of training)" in caplog.text
+    assert "1 with only crowd boxes (left out of training)" in caplog.text
     assert cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS is False and seen(cfg) == {0, 2, 3, 4, 5}
 
 

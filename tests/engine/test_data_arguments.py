@@ -180,7 +180,7 @@ def test_missing_images_are_left_out_on_request(tmp_path, prepare, caplog):
         prepare("--train", data, "--val", data)
     with caplog.at_level(logging.WARNING, logger="fa_detectron"):
         cfg = prepare("--train", data, "--val", data, "--skip-missing-images")
-    assert "1 of 6 images left out, for they do not exist" in caplog.text
+    assert "1 of 6 images left out, since they do not exist" in caplog.text
     assert cfg.DATASETS.SKIP_MISSING_IMAGES and len(files("custom_train")) == 5
     assert len(files("custom_val")) == 5
     assert len(json.loads(Path(MetadataCatalog.get("custom_val").json_file).read_text())["images"]) == 5

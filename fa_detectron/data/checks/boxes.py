@@ -149,7 +149,7 @@ def refuse_fractions(data: AnnotatedSet, findings: Findings) -> None:
     if any(value % 1 for _, annotation in boxes for value in annotation.box):
         findings.refuse(
             data.path,
-            "boxes (all that there are) look like fractions of their image's sides, and are read in pixels",
+            "boxes (all boxes of the set) look like fractions of their image's sides, and are read in pixels",
             [image.where(annotation) for image, annotation in boxes],
             "Multiply the fractions by the image's width and height.",
         )

@@ -101,4 +101,4 @@ def check_labels(data: AnnotatedSet, findings: Findings) -> None:
         findings.say(PROBLEM, data.path, what)
         return
     alone = [f"{name}: {count} boxes" for name, count in sorted(crowd.items()) if not boxes[name]]
-    findings.problem(data.path, f"classes of crowd (ignored, difficult) boxes alone; {consequence}", alone)
+    findings.problem(data.path, f"classes with only crowd (ignored, difficult) boxes; {consequence}", alone)

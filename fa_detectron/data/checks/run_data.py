@@ -94,7 +94,7 @@ def _images_in_words(cfg: CfgNode, records: Sequence[dict[str, Any]], training: 
         left_out = cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS
         text += f" (left out of training: {key} True)" if left_out else f" (trained on as background: {key} False)"
     if training and crowd:
-        text += f", {crowd} with crowd boxes alone (left out of training)"
+        text += f", {crowd} with only crowd boxes (left out of training)"
     return text
 
 

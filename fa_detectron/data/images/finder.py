@@ -99,10 +99,10 @@ class ImageFinder:
                 f"{path}: its images (such as {self._nowhere!r:.200}) were not found; looked in {', '.join(there)} and "
                 f"below {self._search_root}. Name their folder with --images (DATASETS.IMAGES_ROOT)."
             )
-        findings.note(path, "images found by their file name alone, for their path leads nowhere here", self.guessed)
+        findings.note(path, "images found by their file name only, since their path does not exist here", self.guessed)
         findings.refuse(
             path,
-            f"images whose path leads nowhere, with several files of that name below {self._search_root}",
+            f"images whose path does not exist, with several files of that name below {self._search_root}",
             self.ambiguous,
             "Name the folder that holds just one of them with --images (DATASETS.IMAGES_ROOT).",
         )

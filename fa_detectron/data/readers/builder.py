@@ -166,9 +166,9 @@ class SetBuilder:
         findings.refuse(self.path, "images that cannot be read", self._unreadable)
         if self._left_out:
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(self._left_out.items()))
-            self.say(f"annotations left out, since they are no boxes or areas: {counts}")
+            self.say(f"annotations left out, since they are not boxes or areas: {counts}")
         if not self._images:
-            raise UserError(f"{self.path}: holds no usable image")
+            raise UserError(f"{self.path}: has no usable image")
         known = dict.fromkeys(filter(None, map(class_name, classes)))
         used = {annotation.label for image in self._images for annotation in image.annotations}
         return AnnotatedSet(self.path, (*known, *sorted(used - known.keys())), self._images)

@@ -74,7 +74,7 @@ def _images(path: str, content: dict[str, Any], findings: Findings) -> dict[int 
     findings.refuse(path, "images with an id that another image has", contrary)
     findings.problem(path, "images listed twice, with the same id and file", repeated)
     if not good:
-        raise UserError(f"{path}: 'images' {'holds no usable image' if content['images'] else 'is empty'}")
+        raise UserError(f"{path}: 'images' {'has no usable image' if content['images'] else 'is empty'}")
     if all(isinstance(item["id"], str) for item in good.values()):
         return dict(sorted(good.items(), key=lambda pair: pair[1]["id"]))
     if len({type(key) for key in good}) > 1:

@@ -41,7 +41,7 @@ def check_image_list(data: AnnotatedSet, options: ReadOptions, findings: Finding
     if missing and options.skip_missing_images:
         if len(missing) == len(data.images):
             raise UserError(f"{data.path}: none of its {len(missing)} images exists, such as {missing[0]}")
-        findings.problem(data.path, f"of {len(data.images)} images left out, for they do not exist", missing)
+        findings.problem(data.path, f"of {len(data.images)} images left out, since they do not exist", missing)
     else:
         findings.refuse(
             data.path,
@@ -62,7 +62,7 @@ def check_image_list(data: AnnotatedSet, options: ReadOptions, findings: Finding
             known = {_content(annotation) for annotation in first.annotations}
             first.annotations += [item for item in image.annotations if _content(item) not in known]
     data.images = list(images.values())
-    findings.problem(data.path, "images listed once more: their boxes are put together", repeated)
+    findings.problem(data.path, "images listed twice: their boxes are merged", repeated)
 
 
 def _content(annotation: Annotation) -> tuple[str, str, int]:

@@ -90,7 +90,7 @@ def _class_attribute(path: str, regions: list[dict[str, Any]], content: Any) -> 
     if len(choices) == 1:
         return choices[0]
     raise UserError(
-        f"{path}: its regions have the attributes {', '.join(map(repr, names))}, and it cannot be told which of them "
+        f"{path}: its regions have the attributes {', '.join(map(repr, names))}, and it is unclear which of them "
         "is the class. Rename that one to 'class'."
     )
 

@@ -65,11 +65,11 @@ class Search:
         for key in splits.keys() - set(split_names(self._source.split)) if self._guessed else ():
             for place in {self._find(other)[0] for other in entries_of(splits[key])} & {*self._guessed.values()}:
                 raise UserError(
-                    f"{description}: {self._source.split!r} and {key!r} lead nowhere, or to the same folder {place}. "
+                    f"{description}: {self._source.split!r} and {key!r} do not exist, or mean the same folder {place}. "
                     "Correct them."
                 )
         found = [f"{entry}: {place}" for entry, place in self._guessed.items()]
-        findings.note(description, "entries that lead nowhere here, and what was taken for them", found)
+        findings.note(description, "entries that do not exist here, and what was used instead", found)
 
     def _place(self, entry: str) -> str:
         """The folder or list of an entry; "" if it is outside the roots."""

@@ -88,10 +88,10 @@ def _checked(path: str, names: dict[Any, Any], count: int | None) -> dict[int, s
         number = int(key) if isinstance(key, str) and key.isascii() and key.isdigit() and len(key) < 10 else key
         text = class_name(name)
         if type(number) is not int or number < 0:
-            broken.append(f"the class number {key!r:.40} is none")
+            broken.append(f"the class number {key!r:.40} is invalid")
         elif not text:
             broken.append(
-                f"class {number}: {name!r:.80} is no name (YAML reads a bare yes or no as a truth value: quote it)"
+                f"class {number}: {name!r:.80} is not a name (YAML reads a bare yes or no as a truth value: quote it)"
             )
         elif number in known:
             broken.append(f"class {number} is there twice")

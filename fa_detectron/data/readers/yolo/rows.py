@@ -102,7 +102,7 @@ def _row(line: int, text: str, keypoints: tuple[int, int] | None, names: Collect
         word for word, known in zip(words[start:], numeric[start:]) if not known and not _NOT_FINITE.fullmatch(word)
     ]
     if strange:
-        return f"{strange[0]!r:.40} is no number"
+        return f"{strange[0]!r:.40} is not a number"
     values = [float(word) for word in words[start:]]
     if len(values) < 4:
         return f"{len(values)} numbers after the class"
@@ -170,7 +170,7 @@ def _kinds(values: list[float]) -> set[str] | str:
         return {BOX}
     confident = 0 <= values[4] <= 1
     if n == 5:
-        return {CONFIDENCE} if confident else f"the sixth column, {values[4]:g}, is no confidence (0 to 1)"
+        return {CONFIDENCE} if confident else f"the sixth column, {values[4]:g}, is not a confidence (0 to 1)"
     if n == 6:
         kinds = {POLYGON} if max(values) <= _PIXELS else set()
         if kinds and _could_be_keypoints(values):
