@@ -33,29 +33,24 @@ _PYTORCH = {"MODEL.RESNETS.STRIDE_IN_1X1": False, "INPUT.FORMAT": "RGB",
             "MODEL.PIXEL_MEAN": [123.675, 116.28, 103.53], "MODEL.PIXEL_STD": [58.395, 57.12, 57.375]}  # fmt: skip
 
 
-# From mmdetection's modules to Detectron2's; {0}, {1} are the numbers found.
+_SUBNETS = {"cls": "cls_subnet", "reg": "bbox_subnet"}
+_PREDICTIONS = {"cls": "cls_score", "reg": "bbox_pred", "centerness": "obj_score"}
+# From mmdetection's modules to Detectron2's; the functions get the groups of the pattern.
 _RULES: list[tuple[str, Callable[..., str]]] = [
-    (r"backbone\.conv1\.(\w+)", "backbone.bottom_up.stem.conv1.{0}".format),
-    (r"backbone\.bn1\.(\w+)", "backbone.bottom_up.stem.conv1.norm.{0}".format),
+    (r"backbone\.(conv|bn)1\.(\w+)", lambda kind, name: f"backbone.bottom_up.stem.conv1.{_norm(kind)}{name}"),
     (
         r"backbone\.layer(\d)\.(\d+)\.(conv|bn)(\d)\.(\w+)",
-        lambda stage, block, kind, conv, name: (
-            f"backbone.bottom_up.res{int(stage) + 1}.{block}.conv{conv}.{'norm.' if kind == 'bn' else ''}{name}"
-        ),
+        lambda stage, block, kind, conv, name: f"{_block(stage, block)}.conv{conv}.{_norm(kind)}{name}",
     ),
     (
         r"backbone\.layer(\d)\.(\d+)\.downsample\.([01])\.(\w+)",
-        lambda stage, block, part, name: (
-            f"backbone.bottom_up.res{int(stage) + 1}.{block}.shortcut.{'norm.' if part == '1' else ''}{name}"
-        ),
+        lambda stage, block, part, name: f"{_block(stage, block)}.shortcut.{_norm('bn' if part == '1' else '')}{name}",
     ),
-    (r"bbox_head\.cls_convs\.(\d+)\.conv\.(weight|bias)", lambda i, name: f"head.cls_subnet.{3 * int(i)}.{name}"),
-    (r"bbox_head\.cls_convs\.(\d+)\.gn\.(weight|bias)", lambda i, name: f"head.cls_subnet.{3 * int(i) + 1}.{name}"),
-    (r"bbox_head\.reg_convs\.(\d+)\.conv\.(weight|bias)", lambda i, name: f"head.bbox_subnet.{3 * int(i)}.{name}"),
-    (r"bbox_head\.reg_convs\.(\d+)\.gn\.(weight|bias)", lambda i, name: f"head.bbox_subnet.{3 * int(i) + 1}.{name}"),
-    (r"bbox_head\.conv_cls\.(weight|bias)", "head.cls_score.{0}".format),
-    (r"bbox_head\.conv_reg\.(weight|bias)", "head.bbox_pred.{0}".format),
-    (r"bbox_head\.conv_centerness\.(weight|bias)", "head.obj_score.{0}".format),
+    (
+        r"bbox_head\.(cls|reg)_convs\.(\d+)\.(conv|gn)\.(weight|bias)",
+        lambda kind, i, part, name: f"head.{_SUBNETS[kind]}.{3 * int(i) + (part == 'gn')}.{name}",
+    ),
+    (r"bbox_head\.conv_(cls|reg|centerness)\.(weight|bias)", lambda kind, name: f"head.{_PREDICTIONS[kind]}.{name}"),
     (r"bbox_head\.scales\.(\d+)\.scale", "head.scales.{0}.scale".format),
     (r"bbox_head\.center_prior\.mean", lambda: "mu"),
     (r"bbox_head\.center_prior\.sigma", lambda: "sigma"),
@@ -64,6 +59,14 @@ _NEEDED = ("backbone.bottom_up.stem.conv1.weight", "backbone.fpn_lateral5.weight
            "backbone.top_block.p7.weight", "head.cls_subnet.0.weight", "head.bbox_subnet.0.weight",
            "head.cls_score.weight", "head.bbox_pred.weight", "head.obj_score.weight", "head.scales.0.scale",
            "mu", "sigma")  # fmt: skip
+
+
+def _norm(kind: str) -> str:
+    return "norm." if kind == "bn" else ""
+
+
+def _block(stage: str, block: str) -> str:
+    return f"backbone.bottom_up.res{int(stage) + 1}.{block}"
 
 
 @dataclass

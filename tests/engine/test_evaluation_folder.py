@@ -5,6 +5,7 @@ import math
 import shutil
 
 import pytest
+from detectron2.utils import comm
 
 from fa_detectron.apps.predict.ids import result_ids
 from fa_detectron.apps.report.summary import config_in_short
@@ -119,3 +120,9 @@ def test_names_tell_train_valid_and_test_apart():
     assert folder_name("pets/train.json (held out)") == "pets-train-held-out"
     assert folder_name("../..") == folder_name("..") == "set"
     assert len(folder_name("x" * 300 + ".json")) == 80
+
+
+def test_all_processes_use_the_folder_that_the_main_process_has_chosen(copy, tmp_path, monkeypatch):
+    monkeypatch.setattr(comm, "all_gather", lambda value: [[str(tmp_path / "chosen")]])
+    evaluate(copy)
+    assert (tmp_path / "chosen" / "results.json").is_file() and not (copy / "eval").exists()

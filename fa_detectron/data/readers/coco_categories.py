@@ -70,11 +70,8 @@ def _parse(path: str, items: list[dict[str, Any]]) -> list[_Category]:
     """The categories in the order of the ids, without repeated entries."""
     broken, found = [], {}
     for i, item in enumerate(items):
-        key, name, parent = (
-            identity(item.get("id")),
-            class_name(item.get("name")),
-            class_name(item.get("supercategory")),
-        )
+        key = identity(item.get("id"))
+        name, parent = class_name(item.get("name")), class_name(item.get("supercategory"))
         if key is None or not name:
             shown = f"id {short(item.get('id'))}, name {short(item.get('name'))}"
             broken.append(f"categories[{i}] needs an id (a whole number or a text) and a name, has {shown}")

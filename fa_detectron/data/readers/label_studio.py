@@ -118,14 +118,8 @@ def _by_image(
 
 
 def _image(builder: SetBuilder, name: str | None, regions: list[dict[str, Any]], where: str) -> ImageRecord | None:
-    size = next(
-        (
-            (region.get("original_width"), region.get("original_height"))
-            for region in regions
-            if "original_width" in region
-        ),
-        (None, None),
-    )
+    sized = next((region for region in regions if "original_width" in region), {})
+    size = sized.get("original_width"), sized.get("original_height")
     base = os.path.basename(name) if name else ""
     return builder.image(name, where, size, otherwise=(base, _UPLOAD.sub("", base)) if base else ())
 
@@ -145,9 +139,7 @@ def _add_regions(builder: SetBuilder, image: ImageRecord, regions: list[dict[str
             builder.leave_out(kind)
             continue
         labels = _labels(region)
-        if (
-            not labels and repr(region.get("id")) in labelled
-        ):  # <Rectangle> with <Labels>: the region stands there twice
+        if not labels and repr(region.get("id")) in labelled:  # <Rectangle> with <Labels> lists the region twice
             continue
         if len(labels) > 1:
             builder.refuse("regions of several classes", f"{where}: {short(labels)}")

@@ -80,13 +80,9 @@ def _class_attribute(path: str, regions: list[dict[str, Any]], content: Any) -> 
         return called[0]
     project = content.get("_via_attributes") if isinstance(content, dict) else None
     known = project.get("region") if isinstance(project, dict) else None
-    choices = [
-        name
-        for name in called or names
-        if isinstance(known, dict)
-        and isinstance(known.get(name), dict)
-        and known[name].get("type") in ("dropdown", "radio")
-    ]
+    items = known.items() if isinstance(known, dict) else ()
+    types = {name: item.get("type") for name, item in items if isinstance(item, dict)}
+    choices = [name for name in called or names if types.get(name) in ("dropdown", "radio")]
     if len(choices) == 1:
         return choices[0]
     raise UserError(

@@ -78,12 +78,9 @@ def train_augmentations(cfg: CfgNode, standard: list[T.Augmentation]) -> list[T.
     """
     options = cfg.INPUT
     jitter, color = tuple(options.SCALE_JITTER), options.COLOR_JITTER
+    is_range = len(jitter) == 2 and 0 < jitter[0] <= jitter[1] < math.inf
     for fits, key, wanted in (
-        (
-            not jitter or (len(jitter) == 2 and 0 < jitter[0] <= jitter[1] < math.inf),
-            "SCALE_JITTER",
-            "(LOW, HIGH), or ()",
-        ),
+        (not jitter or is_range, "SCALE_JITTER", "(LOW, HIGH), or ()"),
         (0 <= color < 1, "COLOR_JITTER", "at least 0 and below 1"),
         (0 <= options.MIN_VISIBLE <= 1, "MIN_VISIBLE", "from 0 to 1"),
         (0 <= options.MOSAIC <= 1, "MOSAIC", "from 0 to 1"),

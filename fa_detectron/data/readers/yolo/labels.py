@@ -56,10 +56,8 @@ def strays(labels: dict[str, str]) -> list[str]:
         if os.path.isdir(folder):
             names = (name for place in image_folders for name in os.listdir(place) if is_image(name))
             stems = {os.path.splitext(name)[0] for name in names}
-            files = (
-                name for name in sorted(os.listdir(folder)) if name.lower().endswith(".txt") and name[:-4] not in stems
-            )
-            paths = (os.path.join(folder, name) for name in files)
+            files = (name for name in sorted(os.listdir(folder)) if name.lower().endswith(".txt"))
+            paths = (os.path.join(folder, name) for name in files if name[:-4] not in stems)
             found += [path for path in paths if path not in used and _holds_rows(path)]
     return found
 

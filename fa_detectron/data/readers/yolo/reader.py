@@ -66,10 +66,8 @@ def _label_files(path: str, layout: Layout, reach: Reach, findings: Findings) ->
     if len(without) == len(found):
         first = next(iter(layout.images))
         xml = (place[: -len("txt")] + "xml" for place in layout.images[first])
-        hint = next(
-            (f"; there is {path} instead, so name the folder of the XML files" for path in filter(os.path.isfile, xml)),
-            "",
-        )
+        instead = next(filter(os.path.isfile, xml), "")
+        hint = f"; there is {instead} instead, so name the folder of the XML files" if instead else ""
         raise UserError(
             f"{path}: none of its {len(layout.images)} images has a label file; looked for those of {first} in "
             f"{', '.join(layout.images[first])}{hint}"
