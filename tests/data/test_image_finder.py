@@ -76,7 +76,7 @@ def test_other_names_are_found_by_their_last_component(finder, tmp_path, name):
     assert finder.guessed == [f"{name}: {tmp_path}/set/images/cat one.JPG"]
     finder.report("the set", findings := Findings(strict=True))
     (note,) = findings.all
-    assert note.kind == NOTE and "1 images found by their file name alone" in str(note)
+    assert note.kind == NOTE and "1 images found by their file name only" in str(note)
 
 
 @pytest.mark.parametrize("forms", [("NFC", "NFD"), ("NFD", "NFC")])

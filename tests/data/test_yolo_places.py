@@ -159,7 +159,7 @@ def test_darknet_and_cvat(tmp_path):
     for path in (tmp_path, tmp_path / "obj.data"):
         assert boxes(read(str(path))) == {"a.png": GOOD}
         assert boxes(read(f"{path}:val")) == {"b.png": GOOD}
-    assert "1 images found by their file name alone" in notes(f"{tmp_path}:valid")
+    assert "1 images found by their file name only" in notes(f"{tmp_path}:valid")
     assert "data/train.txt: " in notes(str(tmp_path))
     (tmp_path / "obj.data").unlink()
     assert boxes(read(str(tmp_path))) == {"a.png": GOOD}, "lists alone"
