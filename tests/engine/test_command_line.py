@@ -22,7 +22,10 @@ def command(*words, launcher=()):
 def test_a_users_error_is_one_line_and_status_2(tiny, tmp_path):
     done = command("--config-file", tmp_path / "none.yaml")
     assert done.returncode == 2
-    assert done.stderr == f"error: config file {tmp_path}/none.yaml: No such file or directory\n"
+    assert (
+        done.stderr
+        == f"error: config file {tmp_path}/none.yaml: no such file, and no config of this project has this name\n"
+    )
 
 
 def test_errors_out_of_a_data_loader_lose_the_workers_traceback(capsys):
