@@ -101,7 +101,8 @@ class Trainer(Builders):
         self.checkpointer.resume_or_load(self.cfg.MODEL.WEIGHTS, resume=resume)
         file = self.checkpointer.resumed_from
         if self._average is not None and not (file and self._average.n_averaged):
-            getattr(self.model, "module", self.model).load_state_dict(self._average.module.state_dict())
+            model: Any = self.model
+            getattr(model, "module", model).load_state_dict(self._average.module.state_dict())
         if file:
             self.start_iter = self.iter + 1  # the checkpoint holds the iteration that was finished
             if self.start_iter > self.max_iter:

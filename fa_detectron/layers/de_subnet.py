@@ -22,7 +22,7 @@ class DeformBlock(nn.Module):
         self.conv = nn.Conv2d(channels, channels, kernel_size=3, padding=1)  # holds the parameters; sampled below
         limit = 1 / math.sqrt(_TAPS * channels)
         nn.init.uniform_(self.conv.weight, -limit, limit)
-        nn.init.zeros_(self.conv.bias)
+        nn.init.zeros_(self.conv.bias)  # type: ignore[arg-type]  # it has one
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
         """Maps (N, C, H, W) of all levels to maps of the same shapes."""

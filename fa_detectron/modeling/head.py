@@ -69,9 +69,9 @@ class FeatureAlignHead(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module not in sampled:
                 nn.init.normal_(module.weight, mean=0, std=0.01)
-                nn.init.zeros_(module.bias)
-        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))
-        nn.init.constant_(self.bbox_pred.bias, 4.0)
+                nn.init.zeros_(module.bias)  # type: ignore[arg-type]  # all have one
+        nn.init.constant_(self.cls_score.bias, -math.log((1 - prior_prob) / prior_prob))  # type: ignore[arg-type]
+        nn.init.constant_(self.bbox_pred.bias, 4.0)  # type: ignore[arg-type]
 
     def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """``features``: a level, (N, C, H, W).

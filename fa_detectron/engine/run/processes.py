@@ -135,7 +135,7 @@ def _passed_on(processes: list[BaseProcess]) -> Iterator[None]:
     def handle(number: int, frame: FrameType | None) -> None:
         leave_lost_terminal()
         for process in processes:
-            if process.is_alive():
+            if process.pid is not None and process.is_alive():
                 os.kill(process.pid, number)
 
     before = {number: signal.signal(number, handle) for number in handled_signals()}

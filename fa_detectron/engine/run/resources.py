@@ -96,7 +96,7 @@ def worker_problem(cfg: CfgNode, loader: DataLoader, records: Sequence[dict]) ->
     if not loader.num_workers:
         return ""
     parts = comm.get_world_size() * cfg.SOLVER.ACCUMULATION_STEPS
-    images = (loader.num_workers * loader.prefetch_factor + 1) * cfg.SOLVER.IMS_PER_BATCH // parts
+    images = (loader.num_workers * (loader.prefetch_factor or 2) + 1) * cfg.SOLVER.IMS_PER_BATCH // parts
     problem = _handles_problem(images * _TENSORS + _OTHER_HANDLES)
     if problem or cfg.INPUT.CROP.ENABLED:
         return problem
