@@ -32,7 +32,7 @@ class BuildError(Exception):
 
 
 def missing() -> str:
-    """What the C++ build lacks, as a sentence; empty if nothing."""
+    """What the C++ build needs and cannot find, as a sentence; "" if nothing."""
     compiler = (os.environ.get("CXX", "").split() or ["c++"])[0]
     if not shutil.which(compiler):
         return f"no C++ compiler ({compiler}): install g++ (Debian, Ubuntu: apt-get install g++) or set CXX"

@@ -2,8 +2,8 @@
 
     python tools/cuda_spills.py [--archs 8.0 9.0]
 
-Needs the CUDA toolkit that csrc/build.py finds, no GPU. A spill is memory traffic in the kernel's inner loop that no
-test sees. One line a kernel: architecture, name, registers, bytes of stack and of spills.
+Needs the CUDA toolkit that csrc/build.py finds, but no GPU. Spills are memory traffic in the inner loop that no test
+sees. Prints one line per kernel: architecture, name, registers, bytes of stack and of spills.
 """
 
 import argparse
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Kernel:
-    """What ptxas says of one kernel; bytes a thread."""
+    """What ptxas reports about one kernel; bytes per thread."""
 
     name: str
     registers: int
@@ -38,7 +38,7 @@ def parse(report: str) -> Iterator[Kernel]:
     """The kernels in the output of ``ptxas -v`` (nvcc -Xptxas -v); names as they are mangled."""
     for block in re.split(r"(?=ptxas info\s*: Compiling entry function )", report)[1:]:
         name = re.match(r"ptxas info\s*: Compiling entry function '(\w+)'", block)[1]
-        # Behind the entry function stand the functions that it calls; a spill in those counts as well.
+        # The functions that it calls follow; their spills count as well.
         frames = re.findall(r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads", block)
         registers = re.search(r"Used (\d+) registers", block)
         if not frames or registers is None:
@@ -49,7 +49,7 @@ def parse(report: str) -> Iterator[Kernel]:
 
 
 def compile_source(source: str, arch: str, nvcc: Path, extension: "Extension") -> str:
-    """nvcc's output for one source and one architecture ("9.0"); raises RuntimeError where it does not compile."""
+    """nvcc's output for one source and one architecture ("9.0"); raises RuntimeError if it does not compile."""
     from torch.utils.cpp_extension import COMMON_NVCC_FLAGS
 
     number = arch.replace(".", "")

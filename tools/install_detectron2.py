@@ -81,7 +81,7 @@ PORTS = [
 
 
 def port_source(path: str, text: str) -> tuple[str, list[Port]]:
-    """Apply PORTS to one file. Returns its text, marked as Apache-2.0 (4b) asks where changed, and the ports used."""
+    """Apply PORTS to one file. Returns its text, which says so if it changed (Apache-2.0, 4b), and the ports used."""
     used = []
     for port in PORTS:
         if path.startswith(port.where):
@@ -95,12 +95,12 @@ def port_source(path: str, text: str) -> tuple[str, list[Port]]:
 
 
 def check_archive_hash(sdist: Path) -> None:
-    """Refuse any archive but the one whose contents were reviewed."""
+    """Raise InstallError for any archive but the one that was reviewed."""
     found = hashlib.sha256(sdist.read_bytes()).hexdigest()
     if found != SDIST_SHA256:
         raise InstallError(
             f"{sdist.name} has sha256 {found}, expected {SDIST_SHA256}: nothing of it was run or installed. "
-            "Delete it and download again; if it stays so, the registry serves another file."
+            "Delete it and download it again; if the hash stays, the registry serves another file."
         )
 
 

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# The CPU operators with the address and undefined-behaviour sanitizers, and the operators' tests on them, once at each
-# instruction set: among them that no float becomes an integer before its range is known. Everything is built and run in
-# a copy of the project, build/sanitize: the usual extension stays.
+# Builds the CPU operators with the address and undefined-behaviour sanitizers (with checks of conversions from float to
+# integer) and runs the operators' tests, once per instruction set. Everything happens in a copy of the project,
+# build/sanitize: the normal extension stays as it is.
 #
-#   tools/sanitize.sh [PYTHON [PYTEST ARGUMENTS...]]      LEVELS=best: the processor's best instruction set alone
+#   tools/sanitize.sh [PYTHON [PYTEST ARGUMENTS...]]      LEVELS=best: only the processor's best instruction set
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . tools/sanitizers.sh
 find_python "${1:-}"
 [ "$#" -gt 0 ] && shift
-# Left out: what starts each level itself, and what measures memory and time, which the sanitizers change.
+# Without the tests that start each level themselves, and those that measure memory and time.
 [ "$#" -gt 0 ] || set -- tests/ops tests/fuzz/test_ops.py -k "not instruction_set and not test_loss_cost"
 case "$("$python" -c 'import torch; print(torch.backends.cpu.get_cpu_capability())')" in
     AVX512) levels="default avx2 avx512" ;;
@@ -19,7 +19,7 @@ esac
 [ "${LEVELS:-all}" = all ] || levels="${levels##* }"
 use_sanitizers libasan libubsan
 
-# Only files that differ, with the time of the copy: ninja then compiles what changed. The built extension stays out.
+# Copies only files that differ, so that ninja compiles only what changed. The built extension is not copied.
 files() { find csrc fa_detectron tests benchmarks -type f ! -name '*.so' ! -name '*.pyc' -print0; }
 mkdir -p build/sanitize/{csrc,fa_detectron,tests,benchmarks}
 files | while IFS= read -r -d '' file; do

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# For tools/sanitize.sh and tools/cuda_emulation/run.sh, which source it: a Python whose extension is built with sanitizers. Python
-# itself is not instrumented: their libraries come first by LD_PRELOAD, libstdc++ for its exceptions.
+# Sourced by tools/sanitize.sh and tools/cuda_emulation/run.sh: runs Python on an extension that is built with
+# sanitizers. Python itself is not instrumented, so LD_PRELOAD loads their libraries first, and libstdc++ for exceptions.
 
 # find_python [PYTHON]: sets `python` to an absolute path, for the folder changes.
 find_python() {
@@ -22,8 +22,8 @@ use_sanitizers() {
     preloaded="$(IFS=:; echo "${files[*]}")"
 }
 
-# sanitized ARGUMENTS...: Python on the project in the current folder. What the interpreter keeps until it exits is no
-# leak of ours. `asan_options`: further ones.
+# sanitized ARGUMENTS...: Python on the project in the current folder. Leaks are not checked: the interpreter
+# keeps memory until it exits. `asan_options`: further options.
 sanitized() {
     PYTHONPATH="$PWD" OMP_NUM_THREADS="${OMP_NUM_THREADS:-2}" CI= FA_NO_NATIVE= LD_PRELOAD="$preloaded" \
         ASAN_OPTIONS="detect_leaks=0:detect_odr_violation=0:allocator_may_return_null=1:log_path=report:${asan_options:-}" \
@@ -32,7 +32,7 @@ sanitized() {
         timeout "${FA_LIMIT:-1500}" "$python" "$@"
 }
 
-# Were another extension found, or none, the tests would pass without a look at this one.
+# With another extension, or none, the tests would pass without testing this one.
 check_extension() {
     sanitized -c 'import os, sys, torch; from fa_detectron import _C; from fa_detectron.ops import native
 sys.exit(not (os.path.samefile(os.path.dirname(_C.__file__), "fa_detectron") and native.loaded()))' || {
@@ -41,7 +41,7 @@ sys.exit(not (os.path.samefile(os.path.dirname(_C.__file__), "fa_detectron") and
     }
 }
 
-# Not on the standard error: pytest keeps that to itself until a test ends, and here the process ends first.
+# The sanitizers write to files: pytest holds back stderr until a test ends, and here the process ends first.
 print_reports() {
     local report
     for report in report.*; do

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Bring one Python environment to the state that the project needs; what is there already costs seconds.
+"""Install everything that the project needs into one Python environment; a second run takes seconds.
 
     python tools/setup_environment.py --venv .venv     own environment, exact versions of constraints.txt
     python tools/setup_environment.py                  the environment of this interpreter, which keeps its torch
 
-`make setup` runs this. Steps: packages, Detectron2, the project itself with its native operators. When all are done,
-a stamp records what went in; the same inputs next time end at the stamp. It uses the standard library only.
+`make setup` runs this. Steps: packages, Detectron2, the project itself with its native operators. At the end a stamp
+records the inputs; while they are unchanged, the next run ends at once. It uses the standard library only.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 11), (3, 12))
 PACKAGES = ["setuptools>=77", "wheel", "ninja", "torch", "torchvision", "numpy"]
-# What decides the outcome, besides the tables [project] and [build-system] of pyproject.toml.
+# What the result depends on, besides the tables [project] and [build-system] of pyproject.toml.
 INPUTS = ["constraints.txt", "setup.py", "tools/*.py", "tools/*.cfg", "csrc/**/*.*"]
 NEEDED_GB = 8.5  # a new environment (5.3), and the downloads beside what they unpack to while it is made
 BUILD_VARIABLES = ["DETECTRON2", "FA_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CXX"]
 
-# Run by the environment's interpreter: what must survive an installation into somebody's own environment.
+# Run by the environment's interpreter: lists what an installation into somebody's own environment must not change.
 LIST_INSTALLED = """
 import importlib.metadata as m, json
 print(json.dumps({d.metadata["Name"]: d.version for d in m.distributions() if d.metadata["Name"]}))
 """
-# pip writes INSTALLER last, so a package without it was cut off half-way: drop its record, pip then installs it again.
+# pip writes INSTALLER last: a package without it was interrupted. Without its record pip installs it again.
 REPAIR = """
 import pathlib, shutil, sysconfig
 site = pathlib.Path(sysconfig.get_path("purelib"))
@@ -42,7 +42,7 @@ for path in broken:
     print("removing what an interrupted installation left:", path.name)
     shutil.rmtree(path, ignore_errors=True)
 """
-# Imports everything once; exit status 3 says that all works, but without the native operators.
+# Imports everything once; exit status 3: all works, but without the native operators.
 CHECK = """
 import sys, torch, torchvision, detectron2, fa_detectron
 from fa_detectron.ops import native
@@ -64,10 +64,10 @@ def compiler() -> str | None:
 
 
 def fingerprint(python: Path) -> str:
-    """Hash of all that decides the outcome: requirements, native sources, interpreter, place, compiler, variables."""
+    """Hash of everything the result depends on: requirements, sources, interpreter, folder, compiler, variables."""
     variables = [os.environ.get(name, "") for name in BUILD_VARIABLES]
     digest = hashlib.sha256(f"{ROOT}|{python}|{compiler()}|{variables}".encode())
-    import tomllib  # Python 3.11 has it; an older one has got its message by now
+    import tomllib  # since Python 3.11; older versions were rejected before
 
     described = tomllib.loads((ROOT / "pyproject.toml").read_text())
     digest.update(json.dumps([described["project"], described["build-system"]], sort_keys=True).encode())
@@ -77,14 +77,16 @@ def fingerprint(python: Path) -> str:
 
 
 def check_version(version: tuple[int, int], who: str) -> None:
-    """The versions that the project is tested with."""
+    """Raise SetupError unless this is a Python that the project is tested with."""
     if version not in PYTHONS:
         wanted = " or ".join(".".join(map(str, known)) for known in PYTHONS)
-        raise SetupError(f"{who} is Python {version[0]}.{version[1]}, needed is {wanted} (PYTHON=... says which)")
+        raise SetupError(
+            f"{who} is Python {version[0]}.{version[1]}, but the project needs {wanted} (PYTHON=... chooses)"
+        )
 
 
 def check_room(folder: Path) -> None:
-    """Before gigabytes are fetched: pip would end half-way, in words about one file."""
+    """Raise SetupError if the disk is too full: pip would fail half-way with a message about a single file."""
     free = shutil.disk_usage(folder).free / 1e9
     if free < NEEDED_GB:
         raise SetupError(
@@ -94,13 +96,13 @@ def check_room(folder: Path) -> None:
 
 
 def run(*command: object) -> None:
-    """Run a step in the repository's root; its output goes to the user's screen."""
+    """Run a step in the repository's root; its output is shown."""
     if subprocess.run([str(part) for part in command], cwd=ROOT).returncode:
         raise SetupError("this step failed, its messages are above: " + " ".join(str(part) for part in command))
 
 
 def create(venv: Path) -> Path:
-    """The environment's interpreter; makes the environment where it is absent or broken."""
+    """The environment's interpreter; makes the environment if it is missing or broken."""
     python = venv / "bin/python"
     works = [str(python), "-c", "import sys, pip; print(*sys.version_info[:2])"]
     found = subprocess.run(works, capture_output=True, text=True) if python.exists() else None
@@ -116,7 +118,7 @@ def create(venv: Path) -> Path:
 
 
 def own_constraints(python: Path, folder: Path) -> Path:
-    """Constraints for somebody's own environment: what is there stays as it is, the rest gets the tested versions."""
+    """Constraints for somebody's own environment: installed packages stay, new ones get the tested versions."""
     listed = subprocess.run([python, "-c", LIST_INSTALLED], capture_output=True, text=True, check=True).stdout
     installed = {name.lower().replace("_", "-"): version for name, version in json.loads(listed).items()}
     lines = []
@@ -131,7 +133,7 @@ def own_constraints(python: Path, folder: Path) -> Path:
 
 
 def install(python: Path, constraints: Path, packages: list[str]) -> None:
-    """The three steps. Each one finds what an earlier, interrupted run has finished."""
+    """The three steps. Each one skips what an earlier, interrupted run has done."""
     pip = [python, "-m", "pip", "--disable-pip-version-check", "install", "--constraint", constraints]
     print(f"step 1 of 3: {', '.join(packages)}", flush=True)
     run(*pip, *packages)
@@ -143,7 +145,7 @@ def install(python: Path, constraints: Path, packages: list[str]) -> None:
 
 
 def native_works(python: Path) -> bool:
-    """Import everything in the environment. False where only the native operators are missing."""
+    """Import everything in the environment. False if only the native operators are missing."""
     environment = {name: value for name, value in os.environ.items() if name != "FA_NO_NATIVE"}
     status = subprocess.run([python, "-c", CHECK], env=environment, cwd=tempfile.gettempdir()).returncode
     if status not in (0, 3):
@@ -154,7 +156,7 @@ def native_works(python: Path) -> bool:
 
 
 def set_up(venv: Path | None) -> None:
-    """Do what is missing, then write the stamp: the hash of what went in, and whether the native operators work."""
+    """Install what is missing, then write the stamp: the inputs' hash, and whether the native operators work."""
     if venv is None:
         check_version(sys.version_info[:2], sys.executable)
     python = create(venv.absolute()) if venv else Path(sys.executable)

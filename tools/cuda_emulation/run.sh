@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# The CUDA operators without a GPU: g++ compiles csrc/*/cuda for an emulation of CUDA's threads. First the emulation's own
-# tests, then the operators' tests on it, under the address and undefined-behaviour sanitizers, then under the thread sanitizer,
-# which finds data races. Everything is built and run in build/emulation: the usual extension stays.
+# The CUDA operators without a GPU: g++ compiles csrc/*/cuda for an emulation of CUDA's threads. Runs the emulation's own
+# tests, then the operators' tests on it: under the address and undefined-behaviour sanitizers, and under the thread
+# sanitizer, which finds data races. Everything happens in build/emulation: the normal extension stays as it is.
 #
-#   tools/cuda_emulation/run.sh [PYTHON [PYTEST ARGUMENTS...]]      SANITIZERS="address thread"; ORDERS="1 forward backward" of
-#                                                        blocks and threads (a number is the seed of a shuffle)
+#   tools/cuda_emulation/run.sh [PYTHON [PYTEST ARGUMENTS...]]
+#
+# SANITIZERS="address thread"; ORDERS="1 forward backward" of blocks and threads (a number is the seed of a shuffle)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . tools/sanitizers.sh
