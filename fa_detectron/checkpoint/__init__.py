@@ -1,4 +1,4 @@
-"""Checkpoints that load without running code, say what did not fit, and are never half-written."""
+"""Checkpoints: loaded without running code, with a report of what did not fit, and never half-written."""
 
 from fa_detectron.checkpoint.checkpointer import FeatureAlignCheckpointer, last_checkpoint, numbered_checkpoints
 

@@ -1,4 +1,4 @@
-"""A Detectron2 checkpointer that loads safely, refuses what does not fit, and writes whole files."""
+"""A Detectron2 checkpointer that loads safely, refuses what does not fit, and writes complete files."""
 
 import glob
 import os
@@ -66,11 +66,11 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         Args:
             path: file, or a URL that Detectron2's PathManager knows; "" loads nothing.
             checkpointables: names of the states to load besides the model's; None means all.
-            strict: the file must be of this very model, as evaluation and ``--resume`` need it. Otherwise it may be of
-                another detector with the same backbone; tensors that do not fit are left out and named in the log.
+            strict: the file must be of exactly this model, as evaluation and ``--resume`` need it. Otherwise it may be
+                of another detector with the same backbone; tensors that do not fit are left out and logged.
 
         Returns:
-            What the file holds besides.
+            The other contents of the file.
 
         Raises:
             UserError: a missing or unreadable file; a file that does not fit.
@@ -84,7 +84,7 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
             if not os.path.isfile(path):
                 raise UserError(f"checkpoint {self._loading}: no such file")
         else:
-            return {}  # fvcore would log that it found no checkpoint, whatever the backbone starts from
+            return {}  # fvcore would log that it found no checkpoint, even if the backbone has weights
         return super().load(path, checkpointables)
 
     def resume_or_load(self, path: str, *, resume: bool = True) -> dict[str, Any]:
@@ -115,10 +115,10 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         return self.load(path, checkpointables=[])
 
     def last_good(self) -> str:
-        """The last checkpoint that is whole; "" where there never was one. All workers get the main process's answer.
+        """The last intact checkpoint; "" if there never was one. All workers get the main process's answer.
 
         Raises:
-            UserError: there are checkpoints, but all of them are damaged.
+            UserError: all checkpoints are damaged.
         """
         chosen = comm.all_gather(self._find_last_good() if comm.is_main_process() else ("", []))[0]
         last, damaged = chosen
@@ -145,22 +145,22 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
         return last_checkpoint(self.save_dir)
 
     def save(self, name: str, **kwargs: Any) -> None:
-        """Write ``save_dir/name.pth`` (complete or not at all) and make it the one that ``--resume`` takes."""
+        """Write ``save_dir/name.pth`` (completely or not at all) and make it the one that ``--resume`` takes."""
         if self.write(name, state=True, **kwargs):
             self.tag_last_checkpoint(f"{name}.pth")
 
     def write(self, name: str, *, state: bool = False, **kwargs: Any) -> str | None:
-        """Write ``save_dir/name.pth`` without making it the last checkpoint; returns the path where it wrote.
+        """Write ``save_dir/name.pth`` without making it the last checkpoint; returns its path, None if it wrote none.
 
-        The file gets its name once it is on the disk and has been read back.
+        The file gets its name once it is on the disk and verified.
 
         Args:
             name: of the file.
-            state: with the state of training (the optimizer's above all), without which it cannot be resumed.
-            kwargs: what to put beside.
+            state: with the state of training (such as the optimizer's), without which it cannot be resumed.
+            kwargs: further contents.
 
         Raises:
-            UserError: the disk is full or refuses, or a weight is not finite. A file of this name stays as it was.
+            UserError: writing fails, or a weight is not finite. An existing file of this name stays as it was.
         """
         if not self.save_dir or not self.save_to_disk:
             return None
@@ -234,7 +234,7 @@ class FeatureAlignCheckpointer(DetectionCheckpointer):
 
 
 def _is_plain(value: torch.Tensor | np.ndarray) -> bool:
-    """Whether it is numbers in memory, which can be copied into a weight; a quantized or sparse tensor is not."""
+    """Whether a value can be copied into a weight: numbers in memory, not a quantized or sparse tensor."""
     if isinstance(value, np.ndarray):
         return value.dtype.kind in "biuf"
     return value.layout == torch.strided and value.device.type != "meta" and not value.is_quantized

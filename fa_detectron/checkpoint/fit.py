@@ -1,4 +1,4 @@
-"""Does a checkpoint belong to this model? Counting what matched, and saying what did not."""
+"""Whether a checkpoint fits the model, and what of it was used."""
 
 import logging
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 from fa_detectron.errors import UserError
 
 _logger = logging.getLogger(__name__)
-# Tensors that come from the config or only count, so that their absence means nothing.
+# Tensors from the config and counters, whose absence means nothing.
 _UNIMPORTANT = ("pixel_mean", "pixel_std", "num_batches_tracked")
 _PARTS = {
     "backbone": ("backbone.bottom_up.",),
@@ -18,17 +18,17 @@ _PARTS = {
     "predictions": ("head.",),
     "priors": ("mu", "sigma"),
 }
-# Below this share of both the file's and the model's tensors, a file is taken for one of another architecture.
+# A file with a smaller share of both the file's and the model's tensors is of another architecture.
 _LEAST_SHARE = 0.5
 
 
 def check_fit(file: str, model: nn.Module, incompatible: Any, strict: bool) -> None:
-    """Refuse a checkpoint that does not belong to the model; say how much of it was used.
+    """Refuse a checkpoint that does not fit the model; log how much of it was used.
 
     Args:
         file: the checkpoint's name, for messages.
         model: the model, already loaded.
-        incompatible: fvcore's record of keys missing, unexpected and of another shape.
+        incompatible: fvcore's record of missing and unexpected keys and different shapes.
         strict: whether every tensor has to fit (evaluation, resuming), or a part is enough (fine-tuning).
 
     Raises:
@@ -66,9 +66,9 @@ def check_fit(file: str, model: nn.Module, incompatible: Any, strict: bool) -> N
 
 
 def trim_priors(weights: dict[str, Any], num_classes: int) -> None:
-    """Give ``mu`` and ``sigma`` (K, 2) of the file as many rows as its own class layer has (in place).
+    """Reduce ``mu`` and ``sigma`` (K, 2) of the file to as many rows as its class layer has (in place).
 
-    cvpods' first AutoAssign always made 80 rows, of which fewer classes used the first ones.
+    cvpods' first AutoAssign always had 80 rows, of which fewer classes used the first ones.
     """
     score = weights.get("head.cls_score.bias")
     for key in ("mu", "sigma"):
@@ -79,7 +79,7 @@ def trim_priors(weights: dict[str, Any], num_classes: int) -> None:
 
 
 def _parts(model: nn.Module, anew: set[str]) -> str:
-    """How much of each part of the detector is in the file; ``anew``: tensors that are not."""
+    """The message about how much of each part of the detector is in the file; ``anew``: tensors that are not."""
     of_part: dict[str, list[str]] = {part: [] for part in (*_PARTS, "other parts")}
     for key in _important(model.state_dict()):
         part = next((part for part, start in _PARTS.items() if key.startswith(start)), "other parts")
@@ -92,7 +92,7 @@ def _important(keys: Any) -> list[str]:
 
 
 def _same_modules(keys: list[str], model: nn.Module) -> bool:
-    """Whether any key belongs to a part that the model has by name, so is a part of another variant of it."""
+    """Whether any key belongs to a part of the model by name, so that the file is of another variant of it."""
     tops = {name for name, _ in model.named_children()} | {name for name, _ in model.named_parameters(recurse=False)}
     return any(key.split(".")[0] in tops for key in keys)
 

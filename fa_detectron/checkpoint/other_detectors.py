@@ -1,8 +1,8 @@
-"""What a detector of another kind has in common with this one: its tensors under this project's names.
+"""Tensors of other detectors under this project's names, where they mean the same.
 
 RetinaNet, FCOS and Faster R-CNN of Detectron2's model zoo name backbone and FPN as this project does, and cvpods'
-AutoAssign names everything so. What differs is the head: towers without normalisation count their layers otherwise,
-FCOS has a centerness for the objectness, and the De-Subnet keeps a convolution one level deeper.
+AutoAssign names everything so. The heads differ: towers without normalisation number their layers differently, FCOS has
+a centerness instead of the objectness, and the De-Subnet has its convolutions one level deeper.
 """
 
 import re
@@ -18,7 +18,7 @@ _LAYERS = 3  # of this project's towers: convolution, GroupNorm, ReLU
 
 
 def adapt_names(weights: dict[str, Any], wanted: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Another detector's tensors, those that mean the same under this model's names, all others as they are.
+    """Another detector's tensors: under this model's names if they mean the same, else unchanged.
 
     Args:
         weights: tensors or arrays by name.
@@ -43,7 +43,7 @@ def adapt_names(weights: dict[str, Any], wanted: dict[str, torch.Tensor]) -> dic
 
 
 def expand_priors(weights: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """Give every level of a model with MDQ the one Gaussian per class that the file has (in place).
+    """Copy the file's Gaussian per class to every level of a model with MDQ (in place).
 
     Args:
         weights: of the file; (K, 2) priors become (levels, K, 2).
@@ -56,7 +56,7 @@ def expand_priors(weights: dict[str, Any], wanted: dict[str, Any]) -> None:
 
 
 def _tower_layers(weights: dict[str, Any]) -> dict[str, str]:
-    """By "SUBNET.INDEX" of the file, the index here of each convolution and its normalisation."""
+    """The index here of each convolution and its normalisation, by "SUBNET.INDEX" of the file."""
     indices: dict[str, list[int]] = {}
     for name, value in weights.items():
         match = _CONVOLUTION.fullmatch(name)
@@ -81,6 +81,6 @@ def _tower_name(match: re.Match, layers: dict[str, str], wanted: Collection[str]
 
 
 def _anchors(weights: dict[str, Any]) -> int:
-    """Boxes that the file's head predicts at a location."""
+    """The number of boxes that the file's head predicts per location."""
     boxes = weights.get("head.bbox_pred.bias")
     return max(1, len(boxes) // 4) if boxes is not None and boxes.ndim == 1 else 1

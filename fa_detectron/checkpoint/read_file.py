@@ -1,4 +1,4 @@
-"""Reading files of weights (.pth, .pkl, .safetensors) without running code that is in them."""
+"""Reading files of weights (.pth, .pkl, .safetensors) without running code in them."""
 
 import pickle
 import re
@@ -9,7 +9,7 @@ import torch
 from fa_detectron.checkpoint.safe_pickle import NUMPY_GLOBALS, PlainArray, load_pickle
 from fa_detectron.errors import UserError
 
-# Each keeps the weights of a file that holds anything else as well; it runs what is in the file.
+# Each of these keeps the weights of a file with other contents; it runs code in the file.
 _CONVERT_PTH = (
     "c = torch.load(a, map_location='cpu', weights_only=False); "
     "m = next((c[k] for k in ('model', 'state_dict') if k in c), c) if isinstance(c, dict) else c; "
@@ -23,15 +23,15 @@ _CONVERT_PKL = (
 
 
 def read_weights(path: str, stand_ins: tuple[tuple[Any, str], ...] = ()) -> Any:
-    """What a file of weights holds.
+    """The contents of a file of weights.
 
     Args:
         path: local file; ``.pkl`` of the model zoo, ``.safetensors``, else a file of ``torch.save``.
-        stand_ins: (class, name in the file) of further classes that a ``torch.save`` file may hold.
+        stand_ins: (class, name in the file) of further classes that a ``torch.save`` file may contain.
 
     Raises:
-        UserError: the file holds more than tensors, numpy arrays and plain values, or is broken. The message has the
-            command that converts it, where one does.
+        UserError: the file has more than tensors, numpy arrays and plain values, or is broken. If a command can
+            convert it, the message has it.
     """
     if path.endswith(".pkl"):
         return load_pickle(path, remedy=_command(_CONVERT_PKL, path))

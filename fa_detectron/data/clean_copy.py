@@ -100,7 +100,7 @@ def check_target(folder: str, outside: str = "") -> str:
     if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
         raise UserError(f"--write: {target} is there, and not an empty folder; name another one")
     if outside and os.path.realpath(target).startswith(os.path.join(os.path.realpath(outside), "")):
-        raise UserError(f"--write: {target} lies in the set itself; name a folder elsewhere")
+        raise UserError(f"--write: {target} is inside the set; name a folder elsewhere")
     return target
 
 

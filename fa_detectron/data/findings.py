@@ -24,7 +24,7 @@ def listing(items: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class Finding:
-    kind: str  # REFUSED: training stops with this message; PROBLEM: training goes on; NOTE
+    kind: str  # REFUSED: training stops with this message; PROBLEM: it continues; NOTE
     path: str  # of the set or the file
     what: str  # follows the count of the items; a whole sentence if there are none
     items: tuple[str, ...] = ()

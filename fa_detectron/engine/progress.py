@@ -1,4 +1,4 @@
-"""How long a run takes: measured for SOLVER.MINUTES, told in the log, and shown by a progress bar."""
+"""How long a run takes: measured for SOLVER.MINUTES, logged, and shown by a progress bar."""
 
 import logging
 import statistics

@@ -1,7 +1,7 @@
 """Boxes with readable labels on an image.
 
-Detectron2's Visualizer draws instance masks first of all: its box labels cover each other on small images, and its
-colours change from call to call. Here a class has one colour, and labels make way for each other.
+Detectron2's Visualizer is made for instance masks: its box labels overlap on small images, and its colours change from
+call to call. Here each class has one colour, and labels avoid each other.
 """
 
 import colorsys
@@ -39,7 +39,7 @@ def _overlap(a: _Rect, b: _Rect) -> float:
 
 
 def _label_place(box: _Rect, size: tuple[float, float], canvas: tuple[int, int], taken: Sequence[_Rect]) -> _Rect:
-    """Where a label of ``size`` goes: at a corner of its box, inside the canvas, covering the fewest other labels."""
+    """The place of a label of ``size``: at a corner of its box, inside the canvas, overlapping other labels least."""
     (x1, y1, x2, y2), (w, h) = box, size
     above_or_below = [(x1, y1 - h), (x1, y2), (x2 - w, y1 - h), (x2 - w, y2)]
     corners = [*above_or_below, (x1, y1), (x2, y1), (x1 - w, y1), (x2 - w, y2 - h)]
@@ -47,7 +47,7 @@ def _label_place(box: _Rect, size: tuple[float, float], canvas: tuple[int, int],
     for x, y in corners:
         x, y = min(max(x, 0.0), canvas[0] - w), min(max(y, 0.0), canvas[1] - h)
         places.append((x, y, x + w, y + h))
-    # min takes the first of equals: the corners stand in the order of preference.
+    # min takes the first of equals: the corners are in order of preference.
     return min(places, key=lambda place: sum(_overlap(place, other) for other in taken))
 
 

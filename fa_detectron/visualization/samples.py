@@ -82,10 +82,10 @@ def detection_picture(
     score_threshold: float,
     reader: ImageReader,
 ) -> Image.Image:
-    """Draw one image's detections, beside its ground truth where there is one.
+    """Draw one image's detections, beside its ground truth if it has one.
 
     Args:
-        record: Detectron2's dataset dict; without "annotations" the detections stand alone.
+        record: Detectron2's dataset dict; without "annotations", only detections are drawn.
         instances: pred_boxes (D, 4) xyxy in the original image's pixels, scores (D,), pred_classes (D,).
         score_threshold: detections below it are not drawn.
         reader: reads the image as the model sees it.

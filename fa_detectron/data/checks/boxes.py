@@ -121,7 +121,7 @@ def _overlaps(box: tuple[float, float, float, float], width: int, height: int) -
 
 
 def repeated_boxes(data: AnnotatedSet) -> list[str]:
-    """Boxes that an image has twice, with the same class, in words."""
+    """Messages about boxes that an image has twice, with the same class."""
     found = []
     for image in data.images:
         seen = set()

@@ -37,7 +37,7 @@ def read_categories(path: str, content: dict[str, Any], findings: Findings) -> C
     different supercategories. Without categories, the annotations determine the classes.
 
     Raises:
-        UserError: a category has no id or name, or an id stands for two names.
+        UserError: a category has no id or name, or an id has two names.
     """
     counts = Counter(identity(item.get("category_id")) for item in content["annotations"])
     if not content.get("categories"):

@@ -36,7 +36,7 @@ def _has_xml(folder: str) -> bool:
 
 
 def xml_folder(folder: str) -> str:
-    """The folder of a set's XML files: ``folder`` itself or its annotations/; "" where there are none."""
+    """The folder of a set's XML files: ``folder`` itself or its annotations/; "" if there are none."""
     return next(filter(_has_xml, (folder, *_folders(folder, _XML_FOLDERS))), "")
 
 
@@ -46,7 +46,7 @@ def is_xml_folder(folder: str) -> bool:
 
 
 def split_xml_folder(folder: str, split: str) -> str:
-    """annotations/SPLIT with XML files in it, "" where there is none."""
+    """annotations/SPLIT with XML files in it; "" if there is none."""
     places = (place for base in _folders(folder, _XML_FOLDERS) for place in _folders(base, split_names(split)))
     return next(filter(_has_xml, places), "")
 
