@@ -73,10 +73,8 @@ def check_resumable(cfg: CfgNode) -> CfgNode | None:
     refused = [f"{change} ({_FIXED[change.key]})" for change in changes(before, cfg) if change.key in _FIXED]
     if refused:
         raise UserError(
-            f"--resume: the run in {cfg.OUTPUT_DIR} cannot be resumed with "
-            + "; ".join(refused)
-            + ". Leave it as it was, "
-            "or start a new run, in another OUTPUT_DIR, with MODEL.WEIGHTS of this one"
+            f"--resume: the run in {cfg.OUTPUT_DIR} cannot be resumed with {'; '.join(refused)}. Restore the settings, or "
+            "start a new run in another OUTPUT_DIR with MODEL.WEIGHTS of this one"
         )
     return before
 

@@ -133,7 +133,7 @@ def test_nothing_is_overwritten(tmp_path, check, kind):
 def test_the_set_itself_is_no_place_for_its_copy(tmp_path, check):
     coco(tmp_path / "set")
     status, text, _ = check(tmp_path / "set", "--write", tmp_path / "set" / "clean")
-    assert status == 2 and "lies in the set itself" in text
+    assert status == 2 and "is inside the set" in text
 
 
 def test_an_empty_folder_is_filled(tmp_path, check):
