@@ -73,7 +73,7 @@ def check_resumable(cfg: CfgNode) -> CfgNode | None:
     refused = [f"{change} ({_FIXED[change.key]})" for change in changes(before, cfg) if change.key in _FIXED]
     if refused:
         raise UserError(
-            f"--resume: the run in {cfg.OUTPUT_DIR} cannot be resumed with {'; '.join(refused)}. Restore the settings, or "
+            f"--resume: the run in {cfg.OUTPUT_DIR} cannot be resumed with {'; '.join(refused)}. Restore these, or "
             "start a new run in another OUTPUT_DIR with MODEL.WEIGHTS of this one"
         )
     return before
