@@ -1,7 +1,6 @@
 """One process or many: GPUs over NCCL, CPU processes over gloo, or the ones that torchrun has started."""
 
 import argparse
-import logging
 import math
 import os
 import re
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from logging import LogRecord
 from multiprocessing.process import BaseProcess
 from types import FrameType
 from typing import Any
@@ -27,8 +27,7 @@ from fa_detectron.errors import SharedError, UserError, run_command
 from fa_detectron.machine import usable_cpus
 
 _FAREWELL = 5.0  # seconds for the other workers to end by themselves
-# For workers to find each other, even if --timeout is shorter: machines start one after the other, and rank 0 reads the
-# data first.
+# At least, to find each other: machines start one after the other, and rank 0 reads the data first.
 _START = timedelta(minutes=10)
 _Main = Callable[[argparse.Namespace, CfgNode], Any]
 
@@ -160,9 +159,7 @@ def _rendezvous(args: argparse.Namespace) -> tuple[str, int]:
     return host, int(port)
 
 
-def _spawned(
-    index: int, first_rank: int, environment: dict[str, str], lines: list[logging.LogRecord], *task: Any
-) -> None:
+def _spawned(index: int, first_rank: int, environment: dict[str, str], lines: list[LogRecord], *task: Any) -> None:
     """``task``: the arguments of :func:`_run_worker`."""
     os.environ.update(environment, RANK=str(first_rank + index), LOCAL_RANK=str(index))
 
@@ -220,10 +217,7 @@ def _run_worker(main: _Main, args: argparse.Namespace, cfg: CfgNode) -> Any:
 
 
 def _wait_for_all(store: dist.Store, rank: int, world: int, patience: timedelta) -> None:
-    """Wait until every worker has left its last collective call.
-
-    Otherwise the first one to close its connections looks lost to one that still reads from them.
-    """
+    """Wait until all workers are done: one that closes its connections looks lost to one that still reads from them."""
     store.set(f"ended/{rank}", "")
     try:
         store.wait([f"ended/{other}" for other in range(world)], patience)
