@@ -170,28 +170,3 @@ def test_a_source_that_does_not_compile_ends_in_one_line_below_the_compilers_wor
     run = run_build(project)
     assert last_line(run).startswith("error: the native operators were not built (")
     assert "no/such_header.h: No such file" in run.stdout + run.stderr
-
-
-# ---- the report on registers
-
-REPORT = """
-ptxas info    : 0 bytes gmem
-ptxas info    : Compiling entry function '_Z1aIfEvv' for 'sm_90'
-ptxas info    : Function properties for _Z1aIfEvv
-    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
-ptxas info    : Used 64 registers, used 1 barriers, 2088 bytes smem
-ptxas info    : Compiling entry function '_Z1bv' for 'sm_90'
-ptxas info    : Function properties for _Z1bv
-    24 bytes stack frame, 12 bytes spill stores, 56 bytes spill loads
-ptxas info    : Used 128 registers, used 1 barriers
-"""
-
-
-def test_spills_are_read_from_the_compilers_report():
-    from tools import cuda_spills
-
-    first, second = cuda_spills.parse(REPORT)
-    assert first == cuda_spills.Kernel("_Z1aIfEvv", registers=64, stack=0, spilled=0)
-    assert second == cuda_spills.Kernel("_Z1bv", registers=128, stack=24, spilled=68)
-    with pytest.raises(ValueError, match="_Z1cv"):
-        list(cuda_spills.parse("ptxas info    : Compiling entry function '_Z1cv' for 'sm_90'\n"))
