@@ -88,13 +88,15 @@ def main() -> None:
     parser.add_argument("--queue", type=Path, default=ROOT / "benchmarks" / "parts_queue.txt", metavar="FILE")
     parser.add_argument("--config-file", default=str(ROOT / "configs" / "small_data.yaml"), metavar="FILE")
     parser.add_argument("--set", nargs="+", action="append", default=[], metavar=("NAME TRAIN", "VAL"))
+    text = "table: the runs of this folder, too"
+    parser.add_argument("--with", type=Path, action="append", default=[], dest="with_runs", metavar="FOLDER", help=text)
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, a core each (%(default)s)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="table: write the runs' figures")
     parser.add_argument("--page", type=Path, metavar="FILE", help="table: put the tables between the page's markers")
     args = parser.parse_args()
     args.output = args.output.resolve()
     if args.command == "table":
-        return write_table(args.output, args.json, args.page)
+        return write_table([args.output, *args.with_runs], args.json, args.page)
     with locked(args.output) as lock:
         data = data_words(args.set, args.output)
         Runner(args.output, args.config_file, lambda: read_queue(args.queue), data, lock).run(args.jobs)

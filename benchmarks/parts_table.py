@@ -3,6 +3,7 @@
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,9 +115,9 @@ def tables(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_table(output: Path, json_file: Path | None, page: Path | None) -> None:
-    """Print the tables of the runs below ``output``, and write them where asked to."""
-    rows = collect(output)
+def write_table(outputs: Sequence[Path], json_file: Path | None, page: Path | None) -> None:
+    """Print the tables of the runs below ``outputs``, and write them where asked to."""
+    rows = [row for output in outputs for row in collect(output)]
     text = tables(rows)
     print(text)
     if json_file is not None:

@@ -79,7 +79,7 @@ def main() -> None:
     args.output = args.output.resolve()
     tuning, final, rates_file = args.output / "tune", args.output / "test", args.output / "rates.json"
     if args.command == "table":
-        return write_table(final, args.json, args.page)
+        return write_table([final], args.json, args.page)
     if args.command == "tune":
         with locked(tuning) as lock:
             data = data_words([[name, train, val] for name, train, val, _ in args.set], tuning)
