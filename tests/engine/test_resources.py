@@ -11,8 +11,8 @@ from torch.utils.data import DataLoader, Dataset
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine.run import resources
-from fa_detectron.errors import UserError
+from fa_detectron.engine.run import folder, resources
+from fa_detectron.errors import SharedError, UserError
 from tests.engine.conftest import run
 
 QUICK = ("TEST.EVAL_PERIOD", 0, "SOLVER.MAX_ITER", 1)
@@ -117,6 +117,12 @@ def test_the_limit_of_open_files_is_raised_where_it_may_be(limits):
 def test_systems_without_that_limit_pass(monkeypatch):
     monkeypatch.setitem(sys.modules, "resource", None)
     assert not resources._handles_problem(10**9)
+
+
+def test_a_problem_of_any_process_ends_all_of_them(monkeypatch):
+    monkeypatch.setattr(folder.comm, "all_gather", lambda problem: [problem, "too little on the other machine", ""])
+    with pytest.raises(SharedError, match="too little on the other machine"):
+        folder.raise_together("")
 
 
 class Fails(Dataset):
