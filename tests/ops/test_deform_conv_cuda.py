@@ -236,9 +236,9 @@ def test_the_workspace_is_bounded(dtype: torch.dtype, layout: torch.memory_forma
     with torch.no_grad():
         forward = extra_bytes(lambda: deform_conv2d(*case.arguments())) - bytes_of_output
     assert forward <= (columns + 34 + (0 if layout == torch.channels_last else 42)) * mib
-    # Also the sums of a block's gradient in float32, and the weight's gradient.
+    # Also the sums of a block's gradient in float32, and the weight's gradient with its chunks' in half precision.
     backward = extra_bytes(lambda: torch.autograd.grad(output, case.tensors(), grad, retain_graph=True)) - result
-    assert backward <= (columns + 34 + 42 + 34 + 10) * mib
+    assert backward <= (columns + 34 + 42 + 34 + 20) * mib
 
 
 def test_channels_last_is_neither_copied_nor_left() -> None:

@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <optional>
 
 #include "deform_conv/cuda/blocks.h"
 #include "deform_conv/cuda/products.h"
@@ -59,8 +60,7 @@ class Backward {
         fixed_(at::globalContext().deterministicAlgorithms()),
         row_(first_.kernel_h * first_.kernel_w * first_.channels),
         weight_(packed_weight(weight, first_.groups)) {
-    if (needs_weight)
-      grad_weight_ = at::zeros(weight_.sizes(), weight.options().dtype(compute_type(weight)));
+    if (needs_weight) grad_weight_.emplace(weight_);
     std::vector<LevelSize> sizes;
     for (const Level& level : levels) {
       const Arguments& a = level.arguments;
@@ -82,7 +82,7 @@ class Backward {
   }
 
   Tensor run() {
-    if (!wants_points_ && !grad_weight_.defined()) return grad_weight_;
+    if (!wants_points_ && !grad_weight_) return Tensor();
     for (const Chunk& chunk : plan_.chunks) {
       const Tensor columns = columns_.narrow(0, 0, chunk.rows);
       const Tensor grads = gradient_rows(chunk);
@@ -92,9 +92,9 @@ class Backward {
         FA_DISPATCH(columns.scalar_type(), [&] { launch_segment<scalar_t>(segment); });
         close(segment);
       }
-      if (grad_weight_.defined()) add_weight_gradient(grads, columns, grad_weight_);
+      if (grad_weight_) grad_weight_->add(grads, columns);
     }
-    return grad_weight_;
+    return grad_weight_ ? grad_weight_->sum() : Tensor();
   }
 
  private:
@@ -141,9 +141,9 @@ class Backward {
       PointGradients<T> to;
       to.offset = map_of<Sum>(level.grad_offset, block.first_image);
       to.mask = map_of<Sum>(level.grad_mask, block.first_image);
-      to.columns = grad_weight_.defined();
+      to.columns = grad_weight_.has_value();
       launch_points(samples, to, columns);
-    } else if (grad_weight_.defined()) {
+    } else if (grad_weight_) {
       launch_columns(samples, columns);
     }
   }
@@ -195,7 +195,8 @@ class Backward {
   const Tensor weight_;
   bool wants_points_ = false;
   Plan plan_;
-  Tensor grad_weight_, columns_, rows_;
+  std::optional<WeightGradient> grad_weight_;
+  Tensor columns_, rows_;
   std::vector<Tensor> scales_;  // a level; undefined where not needed
   BlockInput input_;
   Tensor sums_;

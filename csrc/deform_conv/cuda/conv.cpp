@@ -2,7 +2,7 @@
 // passes are in forward.cpp and backward.cpp.
 #include <ATen/autocast_mode.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/zeros.h>
+#include <ATen/ops/stack.h>
 #include <c10/cuda/CUDAGuard.h>
 #include <torch/library.h>
 
@@ -54,9 +54,9 @@ void make_grad_input(Level& level) {
 
 Tensor bias_gradient(const std::vector<Level>& levels, const Tensor& weight) {
   const at::ScalarType type = compute_type(weight);
-  const Tensor sum = at::zeros({weight.size(0)}, weight.options().dtype(type));
-  for (const Level& level : levels) sum.add_(level.grad_output.sum({0, 2, 3}, false, type));
-  return sum.to(weight.scalar_type());
+  std::vector<Tensor> sums;
+  for (const Level& level : levels) sums.push_back(level.grad_output.sum({0, 2, 3}, false, type));
+  return at::stack(sums).sum(0).to(weight.scalar_type());
 }
 
 std::pair<Tensor, Tensor> parameter_gradients(const std::vector<Level>& levels,

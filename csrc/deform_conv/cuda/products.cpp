@@ -4,11 +4,16 @@
 #include <ATen/ops/bmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/mm.h>
+#include <ATen/ops/zeros.h>
+
+#include "deform_conv/arguments.h"
 
 namespace fa::deform::cuda {
 namespace {
 
 using at::Tensor;
+
+constexpr int64_t kWaiting = 8;  // products; 9 MiB with 256 channels and outputs
 
 // (P, G * X) -> (G, P, X), a view.
 Tensor grouped(const Tensor& rows, int64_t groups) {
@@ -52,17 +57,36 @@ void multiply_gradient(const Tensor& grad_output, const Tensor& weight, Tensor c
   }
 }
 
-void add_weight_gradient(const Tensor& grad_output, const Tensor& columns, Tensor sum) {
-  const int64_t groups = sum.size(0);
-  // A product in half precision is rounded once a chunk, of thousands of positions; their sum is
-  // not.
-  if (groups > 1) {
-    sum.add_(at::bmm(grouped(grad_output, groups).transpose(1, 2), grouped(columns, groups)));
-  } else if (sum.scalar_type() == columns.scalar_type()) {
-    sum[0].addmm_(grad_output.t(), columns);
-  } else {
-    sum[0].add_(at::mm(grad_output.t(), columns));
+WeightGradient::WeightGradient(const Tensor& packed)
+    : sum_(at::zeros(packed.sizes(), packed.options().dtype(compute_type(packed)))) {}
+
+void WeightGradient::add(const Tensor& grad_output, const Tensor& columns) {
+  const int64_t groups = sum_.size(0);
+  const Tensor grads = grouped(grad_output, groups).transpose(1, 2);
+  if (sum_.scalar_type() == columns.scalar_type()) {
+    if (groups > 1) {
+      sum_.baddbmm_(grads, grouped(columns, groups));
+    } else {
+      sum_[0].addmm_(grads[0], columns);
+    }
+    return;
   }
+  if (!products_.defined())
+    products_ = at::empty({kWaiting, groups, sum_.size(1), sum_.size(2)}, columns.options());
+  Tensor product = products_[waiting_++];
+  if (groups > 1) {
+    at::bmm_out(product, grads, grouped(columns, groups));
+  } else {
+    product = product[0];
+    at::mm_out(product, grads[0], columns);
+  }
+  if (waiting_ == kWaiting) sum();
+}
+
+Tensor WeightGradient::sum() {
+  if (waiting_ > 0) sum_.add_(products_.narrow(0, 0, waiting_).sum(0, false, sum_.scalar_type()));
+  waiting_ = 0;
+  return sum_;
 }
 
 }  // namespace fa::deform::cuda

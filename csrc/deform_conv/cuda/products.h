@@ -21,7 +21,21 @@ void multiply_columns(const at::Tensor& columns, const at::Tensor& weight, const
 // columns (P, G * T * C / G) = grad_output (P, O) times weight.
 void multiply_gradient(const at::Tensor& grad_output, const at::Tensor& weight, at::Tensor columns);
 
-// sum (G, O / G, T * C / G), in the compute type, += grad_output (P, O) times columns.
-void add_weight_gradient(const at::Tensor& grad_output, const at::Tensor& columns, at::Tensor sum);
+// The weight's gradient, summed over chunks in the compute type. A product in half precision is
+// rounded once a chunk, of thousands of positions; their sum is not. Those wait for each other and
+// are summed several at a time, which takes fewer launches.
+class WeightGradient {
+ public:
+  // packed: the weight, (G, O / G, T * C / G).
+  explicit WeightGradient(const at::Tensor& packed);
+  // Adds grad_output (P, O) times columns (P, G * T * C / G).
+  void add(const at::Tensor& grad_output, const at::Tensor& columns);
+  // (G, O / G, T * C / G).
+  at::Tensor sum();
+
+ private:
+  at::Tensor sum_, products_;  // products_: in half precision, (kWaiting, G, O / G, T * C / G)
+  int64_t waiting_ = 0;
+};
 
 }  // namespace fa::deform::cuda
