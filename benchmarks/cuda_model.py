@@ -16,7 +16,6 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +40,7 @@ RATES = {
 # window, and that of samples that do not lie in it as a whole.
 PATCH_PIXELS, OUTSIDE, PARTLY = 253, 0.042, 0.06
 CHANNELS, TAPS, PLACES = 256, 9, 64
+LEVELS = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]  # height and width of P3 to P7
 
 
 @dataclass(frozen=True)
@@ -57,32 +57,39 @@ class Work:
     rare: tuple[str, float] = ("", 1.0)
 
 
+def filled(rows: int, columns: int) -> float:
+    """Share of the patches' places that count where rows and columns are skipped this many at a time."""
+    counted = [-(-h // rows) * rows * -(-w // columns) * columns for h, w in LEVELS]
+    return sum(counted) / sum(-(-h // 8) * -(-w // 8) * PLACES for h, w in LEVELS)
+
+
 def kernels(size: int) -> dict[str, Work]:
     """By name, for the vector paths on sm_90 of entries of ``size`` bytes (2 or 4)."""
-    slice_bytes, records = 128, TAPS * PLACES
+    slice_bytes, records = 128, TAPS * PLACES * filled(1, 4)  # a warp skips four places that are beyond the map
     slices = CHANNELS * size / slice_bytes
     tile = 128 // size  # positions and channels of a copy's tile
     footprint = PATCH_PIXELS * slice_bytes
     items = records * 8 / 256  # a thread's, of 8 lanes a record
-    batch = 2 * PLACES  # records of a block of points_kernel; the last tap's is half empty
+    batch = records / 5  # of a block of points_kernel: two taps, of the last one a tap
     rounds = batch * 8 / 256
-    adds = 4 * records
+    rows = filled(1, 8)
+    adds = 4 * TAPS * PLACES * rows
     return {
         "columns_kernel": Work(
             "deform_conv/cuda/columns.cu", 8,
-            {r"STG\.E\.128": items, r"LDG\.E(\.CONSTANT)?$": 3 * records / 256},
+            {r"STG\.E\.128": items, r"LDG\.E(\.CONSTANT)?$": 3 * TAPS * PLACES / 256},
             l1=5 * records + 4 * records, l2=footprint + records * slice_bytes,
             dram=PLACES * slice_bytes,
         ),
         "points_kernel": Work(
             "deform_conv/cuda/points.cu", 8,
-            {r"LDG\.E(\.CONSTANT)?$": 3, r"LDG\.E\.128": 5 * rounds * slices},
+            {r"LDG\.E(\.CONSTANT)?$": 3 * batch / 128, r"LDG\.E\.128": 5 * rounds * slices},
             l1=(6 + 4) * batch * slices, l2=slices * (footprint * 0.8 + 2 * batch * slice_bytes),
         ),
         "window_kernel": Work(
             "deform_conv/cuda/window.cu", 1,
-            {r"RED.*x4": 49, r"LDG\.E(\.CONSTANT)?$": 3 * records / 32, r"LDS\.128": 8 * TAPS * 10},
-            l1=(2 * adds + 1.25 * records + records) * (1 - OUTSIDE), l2=records * 32 * size,
+            {r"RED.*x4": 49, r"LDG\.E(\.CONSTANT)?$": 3 * TAPS * PLACES / 32, r"LDS\.128": 8 * TAPS * 10 * rows},
+            l1=(2 + 2.25 / 4) * adds * (1 - OUTSIDE), l2=records * 32 * size,
             reductions=196 * 128 + OUTSIDE * adds * 128, rare=(r"RED.*\.F32\.", PARTLY),
         ),
         "scatter_kernel": Work(
@@ -98,34 +105,35 @@ def kernels(size: int) -> dict[str, Work]:
     }  # fmt: skip
 
 
-RUN = """
+# What every run on the emulation begins with. operators(call): PyTorch's `counted` operators with the shapes of their
+# arguments, but for those that another one or one of `hiding` calls, as the CPU's way to do it; and the call's result.
+PRELUDE = """
 import json, sys, torch
 from torch.profiler import ProfilerActivity, profile
-images, dtype, layout = int(sys.argv[1]), getattr(torch, sys.argv[2]), getattr(torch, sys.argv[3])
-sizes = [(100, 168), (50, 84), (25, 42), (13, 21), (7, 11)]
+def operators(call, counted, hiding=()):
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
+        result = call()
+    print(json.dumps({"end": True}), file=open(sys.argv[1], "a"))
+    def outer(event):
+        while event := event.cpu_parent:
+            if event.name in counted or event.name in hiding:
+                return False
+        return True
+    return [(e.name, e.input_shapes) for e in trace.events() if e.name in counted and outer(e)], result
+"""
+RUN = """
+images, dtype, layout = int(sys.argv[2]), getattr(torch, sys.argv[3]), getattr(torch, sys.argv[4])
 def maps(channels, kind):
     return [torch.ones(images, channels, *size, dtype=kind).contiguous(memory_format=layout) for size in sizes]
+sizes, counted = json.loads(sys.argv[5]), sys.argv[6].split()
 x, raw = maps(256, dtype), [torch.zeros(images, 27, *size) for size in sizes]
 weight, bias, ops = torch.zeros(256, 256, 3, 3, dtype=dtype), torch.zeros(256, dtype=dtype), torch.ops.fa_detectron
 weight = weight.contiguous(memory_format=layout)
 from fa_detectron.ops import native
-def aten(call):
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as trace:
-        call()
-    open(sys.argv[4], "a").write(json.dumps({"end": True}) + "\\n")
-    counted = sys.argv[5].split()
-    # What one of these calls inside is the CPU's way to do it.
-    def inner(event):
-        while event := event.cpu_parent:
-            if event.name in counted:
-                return True
-    return [(e.name, e.input_shapes) for e in trace.events() if e.name in counted and not inner(e)]
 grads = maps(256, dtype)
-found = {
-    "forward": aten(lambda: ops.deform_conv2d_levels(x, raw, weight, bias)),
-    "backward": aten(lambda: ops.deform_conv2d_levels_backward(grads, x, raw, weight, [True] * 4)),
-}
-print(json.dumps(found))
+forward, _ = operators(lambda: ops.deform_conv2d_levels(x, raw, weight, bias), counted)
+backward, _ = operators(lambda: ops.deform_conv2d_levels_backward(grads, x, raw, weight, [True] * 4), counted)
+print(json.dumps([forward, backward]))
 """
 
 
@@ -136,15 +144,13 @@ def build() -> None:
     subprocess.run([sys.executable, "csrc/build.py"], cwd=TREE, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
-def launches(images: int, dtype: str, layout: str) -> dict[str, tuple[list[dict], list]]:
-    """Of each pass: the kernels' launches, and PyTorch's operators with the shapes of their arguments."""
+def emulated(script: str, *arguments: str) -> tuple[list[list[dict]], list]:
+    """Runs PRELUDE and a script on the emulation: the launches before each end of ``operators``; what it prints."""
     log = TREE / "launches.jsonl"
     log.write_text("")
-    command = [sys.executable, "-c", RUN, str(images), dtype, layout, str(log)]
-    command.append(" ".join([*PRODUCTS, *ELEMENTWISE]))
+    command = [sys.executable, "-c", PRELUDE + script, str(log), *arguments]
     environment = os.environ | {"FA_EMULATION_LOG": str(log), "PYTHONPATH": str(TREE)}
-    run = subprocess.run(command, cwd=TREE, env=environment, check=True, capture_output=True, text=True)
-    aten = json.loads(run.stdout.splitlines()[-1])
+    run = subprocess.run(command, cwd=TREE, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     passes: list[list[dict]] = [[]]
     for line in log.read_text().splitlines():
         entry = json.loads(line)
@@ -152,7 +158,14 @@ def launches(images: int, dtype: str, layout: str) -> dict[str, tuple[list[dict]
             passes.append([])
         else:
             passes[-1].append(entry)
-    return {name: (passes[index], aten[name]) for index, name in enumerate(aten)}
+    return passes[:-1], json.loads(run.stdout.splitlines()[-1])
+
+
+def launches(images: int, dtype: str, layout: str) -> dict[str, tuple[list[dict], list]]:
+    """Of each pass: the kernels' launches, and PyTorch's operators with the shapes of their arguments."""
+    counted = " ".join([*PRODUCTS, *ELEMENTWISE])
+    passes, operators = emulated(RUN, str(images), dtype, layout, json.dumps(LEVELS), counted)
+    return dict(zip(("forward", "backward"), zip(passes, operators, strict=True), strict=True))
 
 
 def product_seconds(shapes: list, dtype: str) -> float:
@@ -168,7 +181,7 @@ def product_seconds(shapes: list, dtype: str) -> float:
 # others, by the bytes that they move an entry of their first argument. Large are the zeros of float32 sums, and the
 # bias's gradient, the sum of half-precision maps.
 PRODUCTS = {"aten::mm": 0, "aten::addmm": 1, "aten::addmm_": 1}
-ELEMENTWISE = {"aten::add_": 12, "aten::copy_": 6, "aten::zero_": 4, "aten::fill_": 4, "aten::sum": 2}
+ELEMENTWISE = {"aten::add_": 12, "aten::copy_": 6, "aten::zero_": 4, "aten::fill_": 4, "aten::sum": 2, "aten::stack": 0}
 
 
 def model(run: tuple[list[dict], list], dtype: str, code: dict[str, Kernel], size: int) -> dict[str, list[float]]:
@@ -201,7 +214,7 @@ def model(run: tuple[list[dict], list], dtype: str, code: dict[str, Kernel], siz
         if name in PRODUCTS:
             note("products", 0, 0, 0, product_seconds(shapes[PRODUCTS[name] :][:2], dtype))
         elif name in ELEMENTWISE:
-            moved = ELEMENTWISE[name] * math.prod(shapes[0])
+            moved = ELEMENTWISE[name] and ELEMENTWISE[name] * math.prod(shapes[0])
             note("PyTorch's others", 0, moved, 0, moved / rates["dram"])
     return dict(parts)
 
@@ -223,12 +236,12 @@ def chosen_code(dtype: str) -> dict[str, Kernel]:
     return code
 
 
-def table(title: str, parts: dict[str, list[float]], say: Callable[[str], None] = print) -> None:
-    say(f"\n{title}\n\n| part | launches | warp instructions, millions | L2, MB | reductions, MB | modelled ms |")
-    say("|---|---|---|---|---|---|")
+def table(title: str, parts: dict[str, list[float]]) -> None:
+    print(f"\n{title}\n\n| part | launches | warp instructions, millions | L2, MB | reductions, MB | modelled ms |")
+    print("|---|---|---|---|---|---|")
     total = [sum(column) for column in zip(*parts.values(), strict=True)]
     for name, row in [*sorted(parts.items(), key=lambda item: -item[1][4]), ("all", total)]:
-        say(f"| {name} | {row[0]:.0f} | {row[1]:.1f} | {row[2]:.0f} | {row[3]:.0f} | {row[4]:.3f} |")
+        print(f"| {name} | {row[0]:.0f} | {row[1]:.1f} | {row[2]:.0f} | {row[3]:.0f} | {row[4]:.3f} |")
 
 
 def main() -> None:

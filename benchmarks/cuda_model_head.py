@@ -8,17 +8,12 @@ or a few, is bound by what its threads wait for: WAITS, cycles.
 """
 
 import argparse
-import json
 import math
-import os
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from cuda_model import RATES, TREE, build, table
+from cuda_model import RATES, build, emulated, table
 from decode import STRIDES, make_maps
 from quality_loss import make_inputs
 from sass import Kernel, compile_kernels
@@ -46,24 +41,16 @@ def issued(kernel: Kernel, runs: list[tuple[dict[str, int], float]]) -> float:
     """Instructions of one warp: those outside of loops, and those of the loops with such opcodes, run so often.
 
     A loop is found by how often opcodes that begin with a word stand in its own body ({"LDG": 5, "MUFU": 10}); exactly
-    one must fit. Loops that are not named do not run: rests of unrolled ones, chains of a few instructions. Nor do
-    functions, behind the last EXIT: divisions of denormal numbers.
+    one must fit. Loops that are not named do not run: rests of unrolled ones, chains of a few instructions.
     """
     inside = {index for first, last in kernel.loops for index in range(first, last + 1)}
-    end = max(index for index, opcode in enumerate(kernel.opcodes) if opcode == "EXIT")
-    total = float(len(set(range(end)) - inside))
+    total = float(len(set(range(kernel.end)) - inside))
     for wanted, times in runs:
         fitting = []
-        for first, last in kernel.loops:
-            inner = [x for x in kernel.loops if x != (first, last) and first <= x[0] and x[1] <= last]
-            own = [
-                opcode.partition(".")[0]
-                for index, opcode in enumerate(kernel.opcodes[first : last + 1], first)
-                if not any(a <= index <= b for a, b in inner)
-            ]
-            count = Counter(own)
+        for loop in kernel.loops:
+            count = Counter(opcode.partition(".")[0] for opcode in kernel.body(loop))
             if all(count[word] == number for word, number in wanted.items()):
-                fitting.append(len(own))
+                fitting.append(count.total())
         if len(fitting) != 1:
             raise SystemExit(f"error: {len(fitting)} loops of the machine code have {wanted}, not one")
         total += times * fitting[0]
@@ -170,60 +157,37 @@ def loss_works(images: int, boxes: list, code: dict[str, Kernel]) -> dict[str, W
 
 
 RUN = """
-import json, sys, torch
 sys.path.insert(0, "benchmarks")
-from torch.profiler import ProfilerActivity, profile
 from decode import make_maps
 from quality_loss import STRIDES, make_inputs
 from fa_detectron.ops import decode_detections, quality_weighted_loss
-images, boxes = int(sys.argv[1]), int(sys.argv[2])
+images, boxes, layout = int(sys.argv[2]), int(sys.argv[3]), getattr(torch, sys.argv[4])
 # Operators that launch one kernel each, whatever they call; and what checks classes, for CPU tensors only.
-LAUNCHING = {"copy_", "cat", "zero_", "fill_", "sum", "clamp", "add", "mul", "div", "sort"}
-CHECKS = {"min", "max", "item"}
-def short(event):
-    return event.name.removeprefix("aten::")
-def parents(event):
-    while event.cpu_parent is not None:
-        event = event.cpu_parent
-        yield short(event)
-def aten(call):
-    with profile(activities=[ProfilerActivity.CPU]) as trace:
-        result = call()
-    print(json.dumps({"end": True}), file=open(sys.argv[3], "a"))
-    launching = [event for event in trace.events() if short(event) in LAUNCHING]
-    return [event.name for event in launching if not {*parents(event)} & (LAUNCHING | CHECKS)], result
+words = "copy_ cat zero_ fill_ sum clamp add mul div sort", "min max item"
+counted, hiding = ({"aten::" + word for word in line.split()} for line in words)
 maps = make_maps("trained-like", images, 800, 1344, 80, "cpu")
-maps = [[x.contiguous(memory_format=getattr(torch, sys.argv[4])) for x in group] for group in maps]
+maps = [[x.contiguous(memory_format=layout) for x in group] for group in maps]
 options = ([float(s) for s in STRIDES], 0.0, 0.05, 1000, 0.6, 100)
-decode, _ = aten(lambda: torch.ops.fa_detectron.decode_detections(*maps, *options))
+decode, _ = operators(lambda: torch.ops.fa_detectron.decode_detections(*maps, *options), counted, hiding)
 inputs = make_inputs(boxes, images, 800, 1344, 80, "cpu")
 for group in inputs[:3]:
-    group[:] = [x.detach().contiguous(memory_format=getattr(torch, sys.argv[4])).requires_grad_() for x in group]
-forward, losses = aten(lambda: quality_weighted_loss(*inputs))
+    group[:] = [x.detach().contiguous(memory_format=layout).requires_grad_() for x in group]
+forward, losses = operators(lambda: quality_weighted_loss(*inputs), counted, hiding)
 leaves = [x for group in inputs[:3] for x in group] + inputs[5:7]
 total = sum(losses.values())
-backward, _ = aten(lambda: torch.autograd.grad(total, leaves))
-print(json.dumps({"decode": decode, "loss": forward + backward}))
+backward, _ = operators(lambda: torch.autograd.grad(total, leaves), counted, hiding)
+print(json.dumps([decode, forward, backward]))
 """
 
 
 def launches(images: int, boxes: int, layout: str) -> dict[str, Counter]:
     """How often decode and loss launch each kernel, PyTorch's as "aten::name"."""
-    log = TREE / "launches.jsonl"
-    log.write_text("")
-    command = [sys.executable, "-c", RUN, str(images), str(boxes), str(log), layout]
-    environment = os.environ | {"FA_EMULATION_LOG": str(log), "PYTHONPATH": str(TREE)}
-    run = subprocess.run(command, cwd=TREE, env=environment, check=True, capture_output=True, text=True)
-    aten = json.loads(run.stdout.splitlines()[-1])
-    passes: list[Counter] = [Counter()]
-    for line in log.read_text().splitlines():
-        entry = json.loads(line)
-        if "end" in entry:
-            passes.append(Counter())
-        else:
-            passes[-1][entry["kernel"].partition("<")[0]] += 1
-    kernels = {"decode": passes[0], "loss": passes[1] + passes[2]}
-    return {name: counts + Counter(aten[name]) for name, counts in kernels.items()}
+    passes, operators = emulated(RUN, str(images), str(boxes), layout)
+    decode, forward, backward = (
+        Counter([*(entry["kernel"].partition("<")[0] for entry in ours), *(name for name, _ in theirs)])
+        for ours, theirs in zip(passes, operators, strict=True)
+    )
+    return {"decode": decode, "loss": forward + backward}
 
 
 def model(counts: Counter, works: dict[str, Work]) -> dict[str, list[float]]:
@@ -260,7 +224,7 @@ def chosen_code() -> dict[str, Kernel]:
     return code
 
 
-def main(say: Callable[[str], None] = print) -> None:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", type=int, default=4)
     parser.add_argument("--boxes", type=int, default=7, help="an image")
@@ -273,9 +237,9 @@ def main(say: Callable[[str], None] = print) -> None:
     for layout in options.layouts:
         counts = launches(options.images, options.boxes, layout)
         title = f"batch {options.images}, {layout}"
-        table(f"decode, {title}", model(counts["decode"], decode_works(options.images, code)), say)
+        table(f"decode, {title}", model(counts["decode"], decode_works(options.images, code)))
         for name, truth in ((f"{options.boxes} boxes an image", boxes), ("one box as large as the image", large)):
-            table(f"loss, {name}, {title}", model(counts["loss"], loss_works(options.images, truth, code)), say)
+            table(f"loss, {name}, {title}", model(counts["loss"], loss_works(options.images, truth, code)))
 
 
 if __name__ == "__main__":

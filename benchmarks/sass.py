@@ -3,9 +3,10 @@
 The code of a kernel is cut into loops: from the target of a backward branch to the branch. How often a loop runs, the
 caller says by units of work: "this warp makes 18 stores of 16 bytes", and a loop whose body has two of those runs nine
 times. Code outside of such loops counts once; of two branches both do, unless one is said to be rare: counts are upper
-bounds.
+bounds. Functions behind the last EXIT (divisions of denormal numbers) do not count.
 """
 
+import contextlib
 import re
 import subprocess
 import sys
@@ -25,13 +26,26 @@ class Kernel:
     loops: tuple[tuple[int, int], ...]
     skips: tuple[tuple[int, int], ...]  # what a forward branch jumps over
 
-    def issued(self, units: dict[str, float], only: str = "", rare: tuple[str, float] = ("", 1.0)) -> float:
+    @property
+    def end(self) -> int:
+        """Index behind the kernel's own code."""
+        return max((index for index, opcode in enumerate(self.opcodes) if opcode == "EXIT"), default=-1) + 1
+
+    def body(self, loop: tuple[int, int]) -> list[str]:
+        """Opcodes of a loop without those of its inner loops."""
+        inner = [other for other in self.loops if other != loop and loop[0] <= other[0] and other[1] <= loop[1]]
+        return [
+            opcode
+            for index, opcode in enumerate(self.opcodes[loop[0] : loop[1] + 1], loop[0])
+            if not any(first <= index <= last for first, last in inner)
+        ]
+
+    def issued(self, units: dict[str, float], rare: tuple[str, float] = ("", 1.0)) -> float:
         """Instructions that one warp executes.
 
         Args:
             units: pattern of an opcode -> how many of those the warp executes. A loop belongs to the first pattern
                 that its own body (without inner loops) has, and runs as often as it takes.
-            only: pattern of the opcodes to count; all where empty.
             rare: pattern and share: the case of an if-else with such an opcode is executed in this share of the times.
         """
         seldom: set[int] = set()
@@ -44,19 +58,13 @@ class Kernel:
                     seldom.update(range(first, last + 1))
         runs = {loop: self._runs(loop, units) for loop in self.loops}
         total = 0.0
-        for index, opcode in enumerate(self.opcodes):
-            if re.match(only, opcode):
-                times = max((count for loop, count in runs.items() if loop[0] <= index <= loop[1]), default=1.0)
-                total += times * (rare[1] if index in seldom else 1.0)
+        for index in range(self.end):
+            times = max((count for loop, count in runs.items() if loop[0] <= index <= loop[1]), default=1.0)
+            total += times * (rare[1] if index in seldom else 1.0)
         return total
 
     def _runs(self, loop: tuple[int, int], units: dict[str, float]) -> float:
-        inner = [other for other in self.loops if other != loop and loop[0] <= other[0] and other[1] <= loop[1]]
-        own = [
-            opcode
-            for index, opcode in enumerate(self.opcodes[loop[0] : loop[1] + 1], loop[0])
-            if not any(first <= index <= last for first, last in inner)
-        ]
+        own = self.body(loop)
         for pattern, count in units.items():
             if found := sum(bool(re.match(pattern, opcode)) for opcode in own):
                 return max(count / found, 1.0)
@@ -99,7 +107,8 @@ def compile_kernels(source: str, arch: str = "90") -> dict[str, Kernel]:
     import cuda_spills
 
     root, _ = build.toolkit()
-    extension = build.extensions()[0]
+    with contextlib.redirect_stdout(sys.stderr):
+        extension = build.extensions()[0]
     with tempfile.TemporaryDirectory() as folder:
         cubin = f"{folder}/kernels.cubin"
         extension.extra_compile_args["nvcc"] += ["-cubin", "-o", cubin]  # the last -o counts

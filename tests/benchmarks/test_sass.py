@@ -24,9 +24,11 @@ LISTING = """
 .L_x_3:
         /*0060*/              @!P1 BRA `(.L_x_0) ;
         /*0070*/                   EXIT ;
+        /*0080*/                   FMUL R4, R4, 2 ;
+        /*0090*/                   RET.REL.NODEC R6 ;
 .L_x_4:
-        /*0080*/                   BRA `(.L_x_4) ;
-        /*0090*/                   NOP ;
+        /*00a0*/                   BRA `(.L_x_4) ;
+        /*00b0*/                   NOP ;
 """
 
 
@@ -47,5 +49,5 @@ def test_a_rare_case_counts_by_its_share(kernel: Kernel) -> None:
     assert kernel.issued({"LDG": 10}, rare=("RED", 0.1)) == pytest.approx(2 + 10 * (4 + 2 * 0.1))
 
 
-def test_only_some_opcodes(kernel: Kernel) -> None:
-    assert kernel.issued({"LDG": 10}, only="FFMA") == 10
+def test_functions_behind_the_kernel_do_not_count(kernel: Kernel) -> None:
+    assert kernel.opcodes[kernel.end :] == ("FMUL", "RET.REL.NODEC")

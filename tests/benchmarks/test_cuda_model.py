@@ -1,4 +1,4 @@
-"""The model of decoding's and the loss's CUDA kernels: how it counts, and what it finds in the machine code."""
+"""The models of the CUDA kernels: how it counts, and what it finds in the machine code."""
 
 import functools
 import importlib.util
@@ -11,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "csrc")]
 
+import cuda_model
 import cuda_model_head
 from sass import Kernel, compile_kernels
 
@@ -28,11 +29,17 @@ def has_compilers() -> bool:
     return importlib.util.find_spec("triton") is not None  # its wheel has nvdisasm
 
 
+def test_places_beyond_the_map_do_not_count() -> None:
+    positions = sum(height * width for height, width in cuda_model.LEVELS)
+    assert cuda_model.filled(8, 8) == 1
+    assert cuda_model.filled(1, 1) == pytest.approx(positions / (64 * 382))  # 382 patches an image
+
+
 def test_a_loop_counts_as_often_as_it_runs() -> None:
     opcodes = ("MOV", "LDG.E", "MUFU.EX2", "FADD", "BRA", "LDG.E", "STG.E", "BRA", "EXIT", "FFMA", "RET")
     kernel = Kernel(opcodes, ((1, 4), (5, 7)), ())
-    assert cuda_model_head.issued(kernel, []) == 1
-    assert cuda_model_head.issued(kernel, [({"LDG": 1, "MUFU": 1}, 10), ({"STG": 1}, 3)]) == 1 + 40 + 9
+    assert cuda_model_head.issued(kernel, []) == 2
+    assert cuda_model_head.issued(kernel, [({"LDG": 1, "MUFU": 1}, 10), ({"STG": 1}, 3)]) == 2 + 40 + 9
     with pytest.raises(SystemExit, match="2 loops of the machine code have"):
         cuda_model_head.issued(kernel, [({"LDG": 1}, 1)])
 
