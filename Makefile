@@ -60,7 +60,7 @@ licences: setup  ## of all that is installed; fails on GPL, AGPL, LGPL or none (
 	@"$(PY)" -m piplicenses
 
 doctor: setup  ## what is installed, and what to do about each problem
-	@"$(PY)" -m fa_detectron.doctor
+	@"$(PY)" -m fa_detectron doctor
 
 clean:  ## remove builds and caches; .venv, data sets and output stay
 	rm -rf build dist *.egg-info fa_detectron/*.so .pytest_cache .ruff_cache .mypy_cache .coverage* .hypothesis

@@ -1,9 +1,8 @@
-"""`python -m fa_detectron.check_data`, see fa_detectron/apps/check_data.py."""
+"""`python -m fa_detectron.check_data` is `fa-detectron check-data`."""
 
 import sys
 
-from fa_detectron.apps.check_data import main
-from fa_detectron.errors import run_command
+from fa_detectron.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    main(["check-data", *sys.argv[1:]])

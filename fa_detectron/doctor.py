@@ -1,8 +1,8 @@
-"""`python -m fa_detectron.doctor`, see fa_detectron/apps/doctor.py."""
+"""`python -m fa_detectron.doctor` is `fa-detectron doctor`."""
 
 import sys
 
-from fa_detectron.apps.doctor import main
+from fa_detectron.__main__ import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(["doctor", *sys.argv[1:]])

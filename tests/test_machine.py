@@ -47,7 +47,7 @@ def elsewhere(folder: Path, *words: object) -> subprocess.CompletedProcess:
 
 def test_check_data_works_elsewhere(tmp_path):
     data = make_set(tmp_path / "data")
-    done = elsewhere(tmp_path, "fa_detectron.check_data", data, "--sheet", tmp_path / "sheet.jpg")
+    done = elsewhere(tmp_path, "fa_detectron.check_data", data, "--output", tmp_path / "sheet.jpg")
     assert "Traceback" not in done.stderr and done.returncode in (0, 1), done.stderr
     assert (tmp_path / "sheet.jpg").is_file() and "4 images" in done.stdout
 

@@ -1,15 +1,12 @@
-"""Look through a data set before hours are spent on it.
-
-    python -m fa_detectron.check_data PATH [--val PATH] [--images FOLDER] [--write FOLDER]
-
-Exit status 0: nothing found, 1: something to repair, 2: wrong use.
-"""
+"""Look through a data set before hours are spent on it."""
 
 import argparse
 import logging
 import os
+from collections.abc import Sequence
 from typing import Any
 
+from fa_detectron.apps.arguments import CommandParser, add_reading_arguments
 from fa_detectron.data.checks.images import Scanned, shared_content
 from fa_detectron.data.checks.run_data import class_table
 from fa_detectron.data.checks.statistics import (
@@ -26,38 +23,33 @@ from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.data.read_once import forget_sets
 from fa_detectron.data.records import ReadOptions
 from fa_detectron.data.sources.find import PATH_HELP, locate, parse_source, splits_of, validation_split
-from fa_detectron.engine.arguments import add_reading_arguments, apply_reading_arguments
-from fa_detectron.engine.config_file import load_config
+from fa_detectron.engine.config_file import load_config, set_input_size
 from fa_detectron.engine.progress import BarLoader, show_bars
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write, write_json
+from fa_detectron.inference import config_of_run
 from fa_detectron.visualization.sheets import picture_sheet
 
 _SETS = ("training", "validation")
 
 
-def argument_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m fa_detectron.check_data", description=__doc__.split("\n")[0])
+def argument_parser() -> CommandParser:
+    epilog = "exit status: 0 nothing found; 1 something to repair; 2 wrong arguments."
+    parser = CommandParser("fa-detectron check-data", __doc__, epilog)
     parser.add_argument("path", metavar="PATH", help=f"the training set: {PATH_HELP}")
     parser.add_argument("--val", metavar="PATH", help="the validation set (default: the set's own split)")
+    parser.add_argument("--images", metavar="FOLDER", help="the images, if not beside the annotations")
     add_reading_arguments(parser)
-    parser.add_argument(
-        "--config-file",
-        metavar="FILE",
-        default="small_data",
-        help="takes the input size and the levels from this config (default: the recipe for small sets)",
-    )
-    parser.add_argument(
-        "--sheet", metavar="FILE", default="output/check_data.jpg", help="picture of samples ('' for none)"
-    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument("--run", metavar="RUN", help="take the input size and the levels from this run's config")
+    text = "take them from this config file, or the one of this name in configs/ (%(default)s)"
+    source.add_argument("--config-file", metavar="FILE", default="small_data", help=text)
+    text = "picture of samples, '' for none (%(default)s)"
+    parser.add_argument("--output", metavar="FILE", default="output/check_data.jpg", help=text)
     parser.add_argument("--json", metavar="FILE", help="everything found, for programs")
-    parser.add_argument(
-        "--write", metavar="FOLDER", help="write what can be used, all splits, as a clean COCO set with its images"
-    )
+    text = "write what can be used, all splits, as a clean COCO set with its images"
+    parser.add_argument("--write", metavar="FOLDER", help=text)
     parser.add_argument("--link", action="store_true", help="with --write: hard links to the images, not copies")
-    parser.add_argument(
-        "--opts", nargs=argparse.REMAINDER, default=[], metavar="KEY VALUE", help="config keys, at the end of the line"
-    )
     return parser
 
 
@@ -138,8 +130,8 @@ def _bar(items: list) -> Any:
     return BarLoader(items, "reading images") if show_bars() else items
 
 
-def main() -> int:
-    args = argument_parser().parse_args()
+def main(words: Sequence[str] | None = None) -> int:
+    args = argument_parser().parse_args(words)
     before = logging.root.manager.disable
     logging.disable(logging.INFO)  # what the readers tell of stands in the report
     try:
@@ -156,8 +148,10 @@ def check_data(args: argparse.Namespace) -> int:
         raise UserError("--link goes with --write FOLDER")
     if args.write:
         check_target(args.write, outside=locate(args.path)[0])
-    cfg = load_config(args.config_file, args.opts)
-    apply_reading_arguments(args, cfg)
+    config = config_of_run(args.run) if args.run else args.config_file
+    cfg = load_config(config, args.opts)
+    if args.size is not None:
+        set_input_size(cfg, args.size)
     cfg.DATASETS.IMAGES_ROOT = args.images or ""
     size, reader, findings = input_size(cfg), ImageReader.from_config(cfg), Findings()
     for path in filter(None, (args.path, args.val)):
@@ -183,8 +177,8 @@ def check_data(args: argparse.Namespace) -> int:
     status = 1 if findings.of(REFUSED) or findings.of(PROBLEM) else 0
     if args.json:
         write_json(args.json, as_json(checked, findings, reader, status))
-    if args.sheet and checked:
-        _save_sheet(args.sheet, next(iter(checked.values())), reader)
+    if args.output and checked:
+        _save_samples(args.output, next(iter(checked.values())), reader)
     if args.write:
         sources = splits_of(args.path) | ({"val": parse_source(args.val, "val")} if args.val else {})
         lines = write_clean_copy(sources, ReadOptions.from_config(cfg), reader, args.write, args.link, _bar, scanned)
@@ -192,7 +186,7 @@ def check_data(args: argparse.Namespace) -> int:
     return status
 
 
-def _save_sheet(path: str, item: Checked, reader: ImageReader) -> None:
+def _save_samples(path: str, item: Checked, reader: ImageReader) -> None:
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     unreadable = {image.file_name for image in item.data.images} - item.digests.keys()
     if reader.value_range is None:

@@ -1,10 +1,6 @@
-"""What is installed, whether the parts fit each other, and what to do where they do not.
+"""Say what is installed, whether the parts fit each other, and what to do where they do not."""
 
-    python -m fa_detectron.doctor
-
-Exit status 1 if something makes the project unusable, else 0.
-"""
-
+import argparse
 import importlib
 import importlib.metadata
 import importlib.util
@@ -15,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -204,7 +200,9 @@ def report(findings: list[Finding]) -> str:
     return "\n".join(lines)
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
+    epilog = "exit status: 0 usable; 1 something makes the project unusable."
+    argparse.ArgumentParser("fa-detectron doctor", description=__doc__, epilog=epilog).parse_args(words)
     findings = examine()
     print(report(findings))
     return int(any(finding.fatal for finding in findings))

@@ -19,6 +19,7 @@ from fa_detectron.errors import UserError
 from fa_detectron.plain_yaml import read_plain_yaml
 
 _BASE = "_BASE_"
+_SMALLEST_SIZE = 32  # pixels
 _MOST_FILES, _MOST_PARENTS = 100, 20  # some lists of bases of lists of bases would never end
 
 
@@ -83,11 +84,8 @@ def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> Non
     """Merge ``["KEY", "VALUE", ...]`` of the command line into ``cfg``.
 
     Raises:
-        UserError: an option after the pairs, a key without a value, an unknown key, a value of a wrong type.
+        UserError: a key without a value, an unknown key, a value of a wrong type.
     """
-    for word in overrides:
-        if str(word).startswith("--"):
-            raise UserError(f"{word}: options stand before the KEY VALUE pairs")
     if len(overrides) % 2:
         words = " ".join(map(str, overrides))
         raise UserError(f"KEY VALUE pairs come in twos; here are {len(overrides)} words: {words}")
@@ -98,6 +96,21 @@ def merge_overrides(cfg: CfgNode, overrides: list[str] | tuple[str, ...]) -> Non
             cfg.merge_from_list([key, _fitting(_value(cfg, key), value)])
         except Exception as error:  # values are Python literals, over which its parser raises many types
             raise UserError(f"command line: {key} {value!s:.80}: {error or type(error).__name__}") from None
+
+
+def set_input_size(cfg: CfgNode, size: int) -> None:
+    """Make ``size`` pixels the short side of test images, and scale the other input sizes of a config with it."""
+    if size < _SMALLEST_SIZE:
+        raise UserError(f"--size {size}: expected {_SMALLEST_SIZE} pixels or more")
+    if cfg.INPUT.MIN_SIZE_TEST <= 0:
+        raise UserError("--size: INPUT.MIN_SIZE_TEST is 0 (images as they are), so there is nothing to scale")
+    factor = size / cfg.INPUT.MIN_SIZE_TEST
+    for node, key in (
+        (cfg.INPUT, "MIN_SIZE_TRAIN"), (cfg.INPUT, "MAX_SIZE_TRAIN"), (cfg.INPUT, "MIN_SIZE_TEST"),
+        (cfg.INPUT, "MAX_SIZE_TEST"), (cfg.TEST.AUG, "MIN_SIZES"), (cfg.TEST.AUG, "MAX_SIZE"),
+    ):  # fmt: skip
+        value = node[key]
+        node[key] = tuple(round(v * factor) for v in value) if isinstance(value, tuple) else round(value * factor)
 
 
 def given_keys(path: str, overrides: list[str] | tuple[str, ...] = ()) -> set[str]:

@@ -1,4 +1,4 @@
-"""``--eval-only``: evaluate a checkpoint. Each evaluated set has its own folder, OUTPUT_DIR/eval/NAME."""
+"""Evaluate a checkpoint. Each evaluated set has its own folder, OUTPUT_DIR/eval/NAME."""
 
 import json
 import math
@@ -39,7 +39,7 @@ def evaluate(cfg: CfgNode, resume: bool = False) -> dict[str, Any]:
     checkpointer = FeatureAlignCheckpointer(model, cfg.OUTPUT_DIR)
     weights = checkpointer.last_good() if resume else cfg.MODEL.WEIGHTS
     if not weights:
-        raise UserError(f"--eval-only --resume: there is no checkpoint in {cfg.OUTPUT_DIR}")
+        raise UserError(f"--resume: there is no checkpoint in {cfg.OUTPUT_DIR}")
     checkpointer.load(weights, checkpointables=[], strict=True)
     folders = [_folder_of_set(cfg, name) for name in cfg.DATASETS.TEST] if comm.is_main_process() else []
     parts = [_config_of_set(cfg, *pair) for pair in zip(cfg.DATASETS.TEST, comm.all_gather(folders)[0])]

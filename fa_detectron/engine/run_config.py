@@ -7,8 +7,7 @@ import os
 from detectron2.config import CfgNode
 
 from fa_detectron.checkpoint import last_checkpoint, numbered_checkpoints
-from fa_detectron.engine.arguments import apply_reading_arguments
-from fa_detectron.engine.config_file import given_keys, load_config
+from fa_detectron.engine.config_file import given_keys, load_config, set_input_size
 from fa_detectron.engine.resume import check_resumable
 from fa_detectron.engine.run.processes import count_processes, is_first_process, under_torchrun
 from fa_detectron.engine.run.resources import check_folder
@@ -16,6 +15,7 @@ from fa_detectron.engine.schedule import choose_length, keep_length, scale_to_wo
 from fa_detectron.errors import UserError
 
 _SAMPLE_PICTURES = ("INPUT.SAMPLE_PICTURES", 16)  # for a run on data given by path
+_VAL_FRACTION = "DATASETS.VAL_FRACTION"
 _FILTER_EMPTY = (
     "DATALOADER.FILTER_EMPTY_ANNOTATIONS"  # Detectron2's default, True, is what the published configs train with
 )
@@ -25,7 +25,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     """Load the config, apply the arguments, register and check the data.
 
     Args:
-        args: parsed by :func:`fa_detectron.engine.argument_parser`.
+        args: what the parsers of `fa-detectron train` and `fa-detectron eval` return.
 
     Returns:
         The frozen config of the run; MODEL.DEVICE is what it runs on.
@@ -36,17 +36,22 @@ def setup(args: argparse.Namespace) -> CfgNode:
     from fa_detectron.data import check_data, register_from_config, resolve_data_arguments
     from fa_detectron.data.sources.find import parse_source
 
-    if not args.config_file:
-        raise UserError("--config-file is missing: a file, or the name of one in configs/, such as small_data_gpu")
     cfg = load_config(args.config_file, args.opts)
     if (args.resume or args.eval_only) and "OUTPUT_DIR" not in args.opts:
         cfg.OUTPUT_DIR = _run_folder(args.config_file) or cfg.OUTPUT_DIR
-    _apply_flags(args, cfg)
+    given, typed = given_keys(args.config_file, args.opts), set(args.opts[0::2])
+    if args.val and _VAL_FRACTION in typed and cfg.DATASETS.VAL_FRACTION:
+        raise UserError("--val-fraction goes without --val: it cuts the validation set from the training set")
+    if cfg.TEST.PATIENCE < 0:
+        raise UserError(
+            f"--patience (TEST.PATIENCE) is {cfg.TEST.PATIENCE}, must be at least 1, or 0 for no early stop"
+        )
+    if args.size is not None:
+        set_input_size(cfg, args.size)
     ours = cfg.DATASETS.TRAIN_PATH or cfg.DATASETS.VAL_PATH
     if args.eval_only and args.val and ours and str(parse_source(args.val, "val")) != cfg.DATASETS.VAL_PATH:
         cfg.DATASETS.IMAGES_ROOT = ""  # that of the run's own data, where other images may have the same names
     resolve_data_arguments(cfg, train=args.train or "", val=args.val or "", images=args.images or "")
-    given, typed = given_keys(args.config_file, args.opts), set(args.opts[0::2])
     if cfg.DATASETS.TRAIN_PATH and _FILTER_EMPTY not in given:
         cfg.DATALOADER.FILTER_EMPTY_ANNOTATIONS = False
     if cfg.DATASETS.TRAIN_PATH and _SAMPLE_PICTURES[0] not in given:
@@ -55,7 +60,7 @@ def setup(args: argparse.Namespace) -> CfgNode:
     world = int(os.environ["WORLD_SIZE"]) if under_torchrun() else local * args.num_machines
     if not args.eval_only:
         cfg = scale_to_workers(cfg, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS))
-        choose_length(cfg, args.epochs, args.minutes, typed)
+        choose_length(cfg, typed)
     _check(cfg, args, world)
     if is_first_process() and args.machine_rank == 0:  # one process checks the data for all
         resumes = _resumes(cfg, args)
@@ -69,22 +74,6 @@ def setup(args: argparse.Namespace) -> CfgNode:
             settle_schedule(cfg, images, given, keep_length(cfg, before, given, typed) if resumes else 0)
     cfg.freeze()
     return cfg
-
-
-def _apply_flags(args: argparse.Namespace, cfg: CfgNode) -> None:
-    """Set the keys that a flag stands for."""
-    data = cfg.DATASETS
-    if args.val_fraction is not None:
-        if args.val and args.val_fraction:
-            raise UserError("--val-fraction goes without --val: it cuts the validation set from the training set")
-        data.VAL_FRACTION = args.val_fraction
-    apply_reading_arguments(args, cfg)
-    cfg.SOLVER.SKIP_NONFINITE = cfg.SOLVER.SKIP_NONFINITE or args.skip_nonfinite
-    cfg.TEST.PATIENCE = cfg.TEST.PATIENCE if args.patience is None else args.patience
-    if cfg.TEST.PATIENCE < 0:
-        raise UserError(
-            f"--patience (TEST.PATIENCE) is {cfg.TEST.PATIENCE}, must be at least 1, or 0 for no early stop"
-        )
 
 
 def _keep_of_resumed_run(cfg: CfgNode, before: CfgNode | None) -> None:
@@ -129,14 +118,14 @@ def _check(cfg: CfgNode, args: argparse.Namespace, world: int) -> None:
     check_folder(cfg.OUTPUT_DIR)
     if args.eval_only:
         if not cfg.DATASETS.TEST:
-            raise UserError("--eval-only: DATASETS.TEST is empty; give --val PATH or a registered set")
+            raise UserError("DATASETS.TEST is empty; give --data PATH (train_net.py: --val PATH) or a registered set")
         if not cfg.MODEL.WEIGHTS and not args.resume:
-            raise UserError("--eval-only: which weights? Give MODEL.WEIGHTS FILE at the end")
+            raise UserError("which weights are to be evaluated? Give --weights FILE (it sets MODEL.WEIGHTS)")
         return
     if not cfg.DATASETS.TRAIN:
         raise UserError("DATASETS.TRAIN is empty; give --train PATH or a registered set")
     if cfg.SOLVER.MAX_ITER < 1:
-        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, must be at least 1 (--eval-only evaluates alone)")
+        raise UserError(f"SOLVER.MAX_ITER is {cfg.SOLVER.MAX_ITER}, must be at least 1")
     solver, parts = cfg.SOLVER, world * max(1, cfg.SOLVER.ACCUMULATION_STEPS)
     if solver.ACCUMULATION_STEPS < 1:
         raise UserError(f"SOLVER.ACCUMULATION_STEPS is {solver.ACCUMULATION_STEPS}, must be at least 1")

@@ -14,7 +14,8 @@ _logger = logging.getLogger(__name__)
 _WARMUP_SHARE = 10  # the warm-up takes at most one tenth of a run
 _TIMES = 10  # evaluations and checkpoints of a run on data given by path
 _MINUTES = 10.0  # between its checkpoints, at most
-_ITERATIONS, _EPOCHS, _TIME = "SOLVER.MAX_ITER", "SOLVER.EPOCHS", "SOLVER.MINUTES"
+_ITERATIONS = "SOLVER.MAX_ITER"
+_WAYS = {"--epochs": "SOLVER.EPOCHS", "--minutes": "SOLVER.MINUTES", _ITERATIONS: _ITERATIONS}
 
 
 def scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
@@ -42,29 +43,20 @@ def scale_to_workers(cfg: CfgNode, workers: int) -> CfgNode:
     return scaled
 
 
-def choose_length(cfg: CfgNode, epochs: float | None, minutes: float | None, typed: Collection[str]) -> None:
+def choose_length(cfg: CfgNode, typed: Collection[str]) -> None:
     """Determine whether SOLVER.EPOCHS, MINUTES or MAX_ITER counts (in place): EPOCHS or MINUTES is 0, or both are.
 
     Args:
-        epochs, minutes: the command line's flags, or None.
-        typed: config keys that the command line sets.
+        typed: config keys that the command line sets; --epochs and --minutes set theirs.
 
     Raises:
         UserError: contradicting or meaningless lengths.
     """
     solver = cfg.SOLVER
-    ways = {
-        "--epochs": epochs is not None or _EPOCHS in typed,
-        "--minutes": minutes is not None or _TIME in typed,
-        _ITERATIONS: _ITERATIONS in typed,
-    }
-    chosen = [way for way, given in ways.items() if given]
+    chosen = [way for way, key in _WAYS.items() if key in typed]
     if len(chosen) > 1:
         raise UserError(f"{' and '.join(chosen)} both say how long to train; give one of them")
-    for flag, key, value in (("--epochs", "EPOCHS", epochs), ("--minutes", "MINUTES", minutes)):
-        if value is not None and not 0 < value < math.inf:
-            raise UserError(f"{flag} {value:g}: expected a number above 0")
-        solver[key] = solver[key] if value is None else float(value)
+    for flag, key in (("--epochs", "EPOCHS"), ("--minutes", "MINUTES")):
         if chosen and flag not in chosen:
             solver[key] = 0.0
         if not 0 <= solver[key] < math.inf:

@@ -4,7 +4,7 @@ from fa_detectron.data.images.pixels import ImageReader
 from fa_detectron.errors import UnreadableImage
 
 from .predictor import Predictor
-from .run import Run, choose_device, find_weights, load_run
+from .run import Run, choose_device, config_of_run, find_weights, load_model, load_run
 
 __all__ = [
     "ImageReader",
@@ -12,6 +12,8 @@ __all__ = [
     "Run",
     "UnreadableImage",
     "choose_device",
+    "config_of_run",
     "find_weights",
+    "load_model",
     "load_run",
 ]

@@ -22,8 +22,9 @@ class Run:
     """A trained detector.
 
     Attributes:
-        folder: the run's folder.
-        cfg: its config, frozen; OUTPUT_DIR is ``folder``, MODEL.DEVICE and MODEL.WEIGHTS what was loaded.
+        folder: the run's folder; "" for a model that was loaded by its config file.
+        cfg: its config, frozen; OUTPUT_DIR is ``folder`` if there is one, MODEL.DEVICE and MODEL.WEIGHTS what was
+            loaded.
         model: in evaluation mode, on its device.
         class_names: K names, in the order of the model's class numbers.
         category_ids: K ids, those of the training data's COCO file (DATASETS.CATEGORY_IDS, or what Detectron2 knows of
@@ -36,6 +37,13 @@ class Run:
     class_names: tuple[str, ...]
     category_ids: tuple[int, ...]
 
+    @property
+    def name(self) -> str:
+        """For titles: the folder's name, else that of the checkpoint's file without its suffix."""
+        if self.folder:
+            return os.path.basename(os.path.abspath(self.folder))
+        return os.path.splitext(os.path.basename(self.cfg.MODEL.WEIGHTS))[0] or "random weights"
+
 
 def load_run(
     folder: str | os.PathLike, *, weights: str = "", device: str = "", overrides: tuple[str, ...] | list[str] = ()
@@ -47,25 +55,72 @@ def load_run(
         weights: a checkpoint of this model; "" takes the folder's ``model_final.pth``, else ``model_best.pth``, else
             the last checkpoint of an interrupted run.
         device: "cpu", "cuda", "cuda:1"; "" is the GPU where torch has one.
-        overrides: ["KEY", "VALUE", ...] on top of the run's config.
+        overrides: ["KEY", "VALUE", ...] on top of the run's config; its MODEL.WEIGHTS and MODEL.DEVICE stand for
+            ``weights`` and ``device`` where those are "".
 
     Raises:
         UserError: no such run, no weights in it, or weights of another model.
     """
     folder = os.path.expanduser(os.fspath(folder))
+    cfg = load_config(config_of_run(folder), overrides)
+    cfg.OUTPUT_DIR = folder
+    weights = weights or _override(overrides, "MODEL.WEIGHTS") or find_weights(folder)
+    return _load(cfg, folder, weights, device or _override(overrides, "MODEL.DEVICE"))
+
+
+def config_of_run(folder: str) -> str:
+    """The config file of a run's folder.
+
+    Raises:
+        UserError: the folder does not exist, or is not that of a run.
+    """
+    folder = os.path.expanduser(folder)
     config = os.path.join(folder, "config.yaml")
     if not os.path.isdir(folder):
         raise UserError(f"run folder {folder}: no such folder; give the OUTPUT_DIR of a training run")
     if not os.path.isfile(config):
         raise UserError(f"run folder {folder}: it has no config.yaml, so it is not the OUTPUT_DIR of a training run")
-    cfg = load_config(config, overrides)
-    cfg.OUTPUT_DIR = folder
+    return config
+
+
+def load_model(
+    config_file: str | os.PathLike,
+    *,
+    weights: str = "",
+    device: str = "",
+    overrides: tuple[str, ...] | list[str] = (),
+) -> Run:
+    """Load a model by its config file instead of a run's folder.
+
+    Args:
+        config_file: YAML file.
+        weights: a checkpoint of this model, MODEL.WEIGHTS of ``overrides`` where this is ""; random weights without
+            either, whatever the config starts its training from.
+        device, overrides: as of :func:`load_run`.
+
+    Raises:
+        UserError: a missing or broken file, or weights of another model.
+    """
+    cfg = load_config(os.fspath(config_file), overrides)
+    cfg.MODEL.TIMM.WEIGHTS = ""  # the backbone's, before the training
+    weights = weights or _override(overrides, "MODEL.WEIGHTS")
+    return _load(cfg, "", weights, device or _override(overrides, "MODEL.DEVICE"))
+
+
+def _override(overrides: tuple[str, ...] | list[str], key: str) -> str:
+    """The last value of a key among KEY VALUE pairs, "" where it has none."""
+    return dict(zip(overrides[0::2], overrides[1::2])).get(key, "")
+
+
+def _load(cfg: CfgNode, folder: str, weights: str, device: str) -> Run:
     cfg.MODEL.DEVICE = choose_device(device)
-    cfg.MODEL.WEIGHTS = os.path.expanduser(weights) if weights else find_weights(folder)
-    _check_same_classes(cfg, cfg.MODEL.WEIGHTS)
+    cfg.MODEL.WEIGHTS = os.path.expanduser(weights)
+    if weights:
+        _check_same_classes(cfg, cfg.MODEL.WEIGHTS)
     cfg.freeze()
     model = Trainer.build_model(cfg)
-    FeatureAlignCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[], strict=True)
+    if weights:
+        FeatureAlignCheckpointer(model).load(cfg.MODEL.WEIGHTS, checkpointables=[], strict=True)
     metadata = _data_metadata(cfg)
     return Run(folder, cfg, model.eval(), _class_names(cfg, metadata), _category_ids(cfg, metadata))
 

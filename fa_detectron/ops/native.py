@@ -218,7 +218,7 @@ _warned: set[str] = set()
 def _warn_once(device: torch.device) -> None:
     reason = _STATUS.reason
     if not reason and device.type in _DEVICES:
-        reason = f"{lacks_code_for(device.index or 0)}; build them again (python -m fa_detectron.doctor says how)"
+        reason = f"{lacks_code_for(device.index or 0)}; build them again (fa-detectron doctor says how)"
     elif not reason:
         reason = f"they have no {device.type} version (FA_CUDA=1 builds that for CUDA)"
     _say_once(reason)

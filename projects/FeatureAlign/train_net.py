@@ -1,30 +1,9 @@
 #!/usr/bin/env python
-"""Train or evaluate FeatureAlign, FeatureAlign† or AutoAssign; see --help and README.md."""
+"""`fa-detectron train`; with --eval-only, evaluation."""
 
-import argparse
-from typing import Any
+import sys
 
-from detectron2.config import CfgNode
-
-from fa_detectron.engine import Trainer, argument_parser, evaluate, launch, setup, start_logging, start_process
-from fa_detectron.errors import run_command
-
-
-def main(args: argparse.Namespace, cfg: CfgNode) -> dict[str, Any]:
-    """The work of one process."""
-    start_process(cfg)
-    if args.eval_only:
-        return evaluate(cfg, resume=args.resume)
-    trainer = Trainer(cfg)
-    trainer.resume_or_load(resume=args.resume)
-    return trainer.train()
-
-
-def run() -> None:
-    args = argument_parser().parse_args()
-    start_logging()
-    launch(main, args, setup(args))
-
+from fa_detectron.__main__ import main
 
 if __name__ == "__main__":
-    run_command(run)
+    main(["train", *sys.argv[1:]])

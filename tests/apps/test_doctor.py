@@ -19,7 +19,7 @@ def pretend_gpu(monkeypatch, *capabilities):
 
 
 def test_this_environment_works(capsys):
-    assert doctor.main() == 0
+    assert doctor.main([]) == 0
     screen = capsys.readouterr().out
     assert torch.__version__ in screen and "detectron2" in screen and "native ops" in screen
     assert len(screen.splitlines()) <= 25
@@ -98,5 +98,5 @@ def test_missing_compiler_is_no_failure(monkeypatch):
 
 def test_fatal_finding_gives_exit_status_1(monkeypatch, capsys):
     monkeypatch.setattr(doctor, "examine", lambda: [doctor.Finding("torch", "gone", "make setup", fatal=True)])
-    assert doctor.main() == 1
+    assert doctor.main([]) == 1
     assert "FAIL" in capsys.readouterr().out

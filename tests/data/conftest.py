@@ -1,7 +1,6 @@
 """Small data sets on disk for the tests to spoil."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -98,20 +97,14 @@ def config(tmp_path: Path):
 
 
 @pytest.fixture
-def check(monkeypatch, tmp_path, capsys):
+def check(tmp_path, capsys):
     """A function that runs the command: (exit status, what it prints, its JSON)."""
-    from fa_detectron.apps import check_data as command
-    from fa_detectron.errors import run_command
+    from tests.commands import call
 
     def run(*words):
         found = tmp_path / "found.json"
         found.unlink(missing_ok=True)
-        words = ["--json", found, "--sheet", tmp_path / "out" / "sheet.jpg", *words]
-        monkeypatch.setattr(sys, "argv", ["check_data", *map(str, words)])
-        try:
-            status = run_command(command.main)
-        except SystemExit as end:
-            status = end.code
+        status = call("check-data", "--json", found, "--output", tmp_path / "out" / "sheet.jpg", *words)
         output = capsys.readouterr()
         return status, output.out + output.err, json.loads(found.read_text()) if found.is_file() else None
 

@@ -137,7 +137,7 @@ def test_constant_deep_images_are_refused_and_left_out_of_the_sheet(noisy, check
 def test_a_deep_set_for_testing_with_a_training_set_of_eight_bits(noisy, check, tmp_path):
     status, text, _ = check(noisy, "--val", deep_copy(noisy, tmp_path / "deep"))
     assert status == 1 and "3 images of more than 8 bits a channel, but INPUT.PIXEL_RANGE is empty" in text
-    status, text, _ = check(noisy, "--val", tmp_path / "deep" / "set.json", "--opts", "INPUT.PIXEL_RANGE", "[0, 9]")
+    status, text, _ = check(noisy, "--val", tmp_path / "deep" / "set.json", "INPUT.PIXEL_RANGE", "[0, 9]")
     assert "PIXEL_RANGE is empty" not in text and "3 of 3 images have 8 bits" in text
 
 
@@ -212,7 +212,7 @@ def test_images_annotated_as_stored_are_told_with_the_option(sideways, settled, 
 
 def test_images_read_as_stored(sideways, settled, check):
     assert not settled(sideways, EXIF_ORIENTATION=False).INPUT.EXIF_ORIENTATION
-    status, text, _ = check(sideways, "--opts", "INPUT.EXIF_ORIENTATION", "False")
+    status, text, _ = check(sideways, "INPUT.EXIF_ORIENTATION", "False")
     assert status == 0, text
 
 

@@ -316,7 +316,8 @@ def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
 
 def test_the_commands_follow_links(linked, check, tmp_path):
     pytest.importorskip("detectron2")
-    from fa_detectron.engine import argument_parser, setup
+    from fa_detectron.apps.train import argument_parser
+    from fa_detectron.engine import setup
 
     path, _ = linked
     assert "leads out of" in (text := check(path)[1]) and "--follow-links" in text

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import Trainer, argument_parser, evaluate, setup, start_logging, start_process
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import Trainer, evaluate, setup, start_logging, start_process
 from tests.engine.tiny import make_config, make_set
 
 

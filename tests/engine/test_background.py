@@ -10,8 +10,9 @@ import torch.multiprocessing as mp
 
 pytest.importorskip("detectron2")
 
+from fa_detectron.apps.train import argument_parser
 from fa_detectron.data.training.stream import build_train_loader
-from fa_detectron.engine import Trainer, argument_parser, launch, setup
+from fa_detectron.engine import Trainer, launch, setup
 from tests.engine.conftest import run
 from tests.engine.processes import START, free_port
 from tests.engine.tiny import make_set

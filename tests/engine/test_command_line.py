@@ -7,7 +7,8 @@ import sys
 import pytest
 import torch
 
-from fa_detectron.engine import argument_parser, setup
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import setup
 from fa_detectron.errors import UserError, run_command
 from tests.engine.conftest import run
 from tests.engine.tiny import TRAIN_NET, make_set

@@ -8,8 +8,9 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from fa_detectron.engine import argument_parser, load_config, setup
-from fa_detectron.engine.arguments import set_input_size
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import load_config, setup
+from fa_detectron.engine.config_file import set_input_size
 from fa_detectron.errors import UserError
 from tests.engine.tiny import make_config
 

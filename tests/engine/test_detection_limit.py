@@ -1,15 +1,14 @@
 """TEST.DETECTIONS_PER_IMAGE is the limit of the evaluation, too, wherever the figures are shown."""
 
-import importlib.util
 import json
 import logging
-from pathlib import Path
 
 import numpy as np
 import pytest
 from detectron2.data import DatasetCatalog
 from PIL import Image
 
+from fa_detectron.apps.export.command import box_metrics
 from fa_detectron.apps.report.findings import find
 from fa_detectron.data import check_data, evaluation_config
 from fa_detectron.engine import Trainer, load_config
@@ -17,8 +16,6 @@ from fa_detectron.errors import UserError
 from fa_detectron.inference import Run
 from tests.engine.oracle import Oracle, plain_coco
 from tests.engine.tiny import make_config
-
-EXPORT = Path(__file__).resolve().parents[2] / "projects" / "FeatureAlign" / "export.py"
 
 
 @pytest.fixture
@@ -54,13 +51,10 @@ def crowded_run(crowded, tmp_path):
 
 def test_192_perfect_detections_an_image_have_ap_100_everywhere(crowded, crowded_run):
     run = crowded_run(300)
-    spec = importlib.util.spec_from_file_location("export_command", EXPORT)
-    export = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(export)
     figures = {
         "train_net": Trainer.test(run.cfg, run.model)["bbox"],
         "report": find(run).metrics,
-        "export --evaluate": export.box_metrics(run, run.model, str(crowded)),
+        "export --evaluate": box_metrics(run, run.model, str(crowded), ""),
     }
     for where, found in figures.items():
         for name in ("AP", "AP50", "AP75", "APs", "AR", "AP-egg"):

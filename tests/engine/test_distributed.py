@@ -16,7 +16,8 @@ from detectron2.structures import Boxes, Instances
 from torch.nn.parallel import DistributedDataParallel
 
 from fa_detectron import add_feature_align_config
-from fa_detectron.engine import Trainer, argument_parser, evaluate, launch, setup
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import Trainer, evaluate, launch, setup
 from fa_detectron.engine.run.signals import StopSignals
 from fa_detectron.engine.step import StepTrainer
 from fa_detectron.modeling import FeatureAlign

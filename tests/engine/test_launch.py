@@ -17,7 +17,8 @@ import torch.multiprocessing as mp
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import argument_parser, launch, setup
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import launch, setup
 from fa_detectron.errors import UserError
 from tests.engine.processes import START, free_port
 from tests.engine.tiny import TRAIN_NET

@@ -10,7 +10,8 @@ import torch
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import argument_parser, load_config, progress, setup
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import load_config, progress, setup
 from fa_detectron.engine.config_file import given_keys
 from fa_detectron.engine.schedule import settle_schedule
 from fa_detectron.errors import UserError
@@ -80,8 +81,8 @@ def test_epochs_count_the_images_that_are_trained_on(seven, tmp_path):
     [
         (("--epochs", 3, "--minutes", 2), "--epochs and --minutes both say how long"),
         (("--epochs", 3, "SOLVER.MAX_ITER", 2), r"--epochs and SOLVER\.MAX_ITER both"),
-        (("--epochs", 0), "--epochs 0: expected a number above 0"),
-        (("--minutes", "nan"), "--minutes nan: expected"),
+        (("--epochs", 0), "--epochs: expected a number above 0, not 0"),
+        (("--minutes", "nan"), "--minutes: expected a number above 0, not nan"),
         (("--patience", -1), r"--patience \(TEST\.PATIENCE\) is -1"),
         (("SOLVER.EPOCHS", -2.0), r"SOLVER\.EPOCHS is -2"),
         (("SOLVER.AUTO_LENGTH.MIN_ITER", 9000), r"SOLVER\.AUTO_LENGTH is .*MIN_ITER 9000, MAX_ITER 6000; expected"),

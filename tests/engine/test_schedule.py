@@ -4,7 +4,8 @@ import pytest
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import argument_parser, load_config, setup
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import load_config, setup
 from fa_detectron.engine.config_file import given_keys
 from fa_detectron.engine.schedule import scale_to_workers, settle_schedule
 from tests.engine.conftest import run

@@ -9,7 +9,8 @@ pytest.importorskip("detectron2")
 from detectron2.config import get_cfg
 
 from fa_detectron import add_feature_align_config
-from fa_detectron.engine import argument_parser, setup
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import setup
 from fa_detectron.engine.solver import build_optimizer
 from fa_detectron.errors import UserError
 

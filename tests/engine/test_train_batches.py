@@ -7,7 +7,8 @@ from PIL import Image
 
 pytest.importorskip("detectron2")
 
-from fa_detectron.engine import argument_parser, setup
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import setup
 from tests.engine.conftest import run
 from tests.engine.test_resume import assert_same, stop_at
 from tests.engine.tiny import last_state, make_config, make_set

@@ -9,7 +9,8 @@ from detectron2.config import CfgNode, get_cfg
 from PIL import Image
 
 from fa_detectron import add_feature_align_config
-from fa_detectron.engine import Trainer, argument_parser, load_config, setup, start_process
+from fa_detectron.apps.train import argument_parser
+from fa_detectron.engine import Trainer, load_config, setup, start_process
 from fa_detectron.engine.config_file import _leaf_keys, _read_chain
 
 from .test_configs import CONFIGS, leaves

@@ -24,7 +24,7 @@ Record = Mapping[str, Any]  # Detectron2's dataset dict
 
 def run_titles(runs: Sequence[Run]) -> list[str]:
     """The method and the folder of each run."""
-    return [f"{method_name(run.cfg)} ({os.path.basename(os.path.abspath(run.folder))})" for run in runs]
+    return [f"{method_name(run.cfg)} ({run.name})" for run in runs]
 
 
 def check_comparable(runs: Sequence[Run]) -> None:
@@ -44,7 +44,8 @@ def check_comparable(runs: Sequence[Run]) -> None:
         for run in runs[1:]:
             if of(run) != first:
                 raise UserError(
-                    f"{runs[0].folder} and {run.folder} cannot be compared: {what} {first} there, {of(run)} here"
+                    f"{runs[0].folder or runs[0].name} and {run.folder or run.name} cannot be compared: {what} "
+                    f"{first} there, {of(run)} here"
                 )
 
 
@@ -76,7 +77,7 @@ def select_images(records: Sequence[Record], names: Sequence[str], count: int) -
 
 def measure_set(run: Run, records: Sequence[Record]) -> Alignment:
     """The averages over all measured boxes of a data set."""
-    walk = BarLoader(records, os.path.basename(run.folder)) if show_bars() else records
+    walk = BarLoader(records, run.name) if show_bars() else records
     return average(explain_image(run, record).alignment for record in walk)
 
 

@@ -118,10 +118,10 @@ def _findings(run: Run, options: ReportOptions) -> tuple[Findings | None, str]:
 
 def _context(run: Run, findings: Findings | None, no_data: str, options: ReportOptions) -> dict[str, Any]:
     cfg = run.cfg
-    history = read_history(run.folder, cfg.SOLVER.MAX_ITER)
+    history = read_history(run.folder, cfg.SOLVER.MAX_ITER) if run.folder else {}
     logged = select_ap(history, cfg.DATASETS.TEST[0] if cfg.DATASETS.TEST else "")
     annotated = findings is not None and findings.has_truth
-    missing = [] if history else ["The run's folder has no metrics.json: no curves."]
+    missing = [] if history else ["There is no metrics.json of the run: no curves."]
     if findings is not None and not findings.has_truth:
         missing.append(f"{findings.data} has no annotations: detections alone.")
     metrics = findings.metrics if annotated else {name: last(series) for name, series in logged.items()}
@@ -129,7 +129,7 @@ def _context(run: Run, findings: Findings | None, no_data: str, options: ReportO
     if speed is None:
         missing.append("Only FeatureAlign models can be measured: no speed.")
     return {
-        "title": os.path.basename(os.path.abspath(run.folder)),
+        "title": run.name,
         "method": method_name(cfg),
         "version": fa_detectron.__version__,
         "torch": torch.__version__,

@@ -13,10 +13,7 @@ from fa_detectron.errors import UserError
 OVERSHOOT = 1.0
 TINY = 1.0  # pixels; boxes with a side up to this are reported
 BAD_BOXES = ("stop", "clip", "skip")  # the values of --bad-boxes
-READ_AS_STORED = (
-    "read images as they are stored: INPUT.EXIF_ORIENTATION False, at the end of the command line (of check_data: "
-    "after --opts) or in the config."
-)
+READ_AS_STORED = "read images as they are stored: INPUT.EXIF_ORIENTATION False, on the command line or in the config."
 _LEAVES = "leaves the image"
 _SMALLEST_SIDE = 4  # pixels of an image; in smaller ones, boxes of about a pixel are plausible
 

@@ -29,7 +29,7 @@ def read_createml(source: Source, options: ReadOptions, findings: Findings) -> A
             "boxes leave their image with x and y as their centre (CreateML), and none does with x and y as its upper "
             "left corner: all boxes of the file are read with x and y as their upper left corner",
             leaving,
-            "Look at the boxes on the images before you train (python -m fa_detectron.check_data draws some).",
+            "Look at the boxes on the images before you train (fa-detectron check-data draws some).",
         )
         for _, shifted in annotations:
             shifted.box = _shifted(shifted.box)

@@ -1,11 +1,8 @@
 """explain.py from the folders of runs to pictures and figures."""
 
-import importlib.util
 import json
 import math
 import shutil
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,10 +17,10 @@ from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
 from fa_detectron.inference import load_run
 from fa_detectron.modeling.config import method_name
+from tests.commands import call
 from tests.engine.conftest import run
 from tests.engine.tiny import BASE, make_config, make_set
 
-COMMAND = Path(__file__).resolve().parents[3] / "projects" / "FeatureAlign" / "explain.py"
 OFF = ("MODEL.FEATURE_ALIGN.FEATURE_FILTER", "False", "MODEL.FEATURE_ALIGN.MDQ", "False")
 
 
@@ -39,25 +36,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     return SimpleNamespace(data=data, aligned=base / "aligned", plain=base / "plain")
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch):
-    """explain.py in this process; returns its exit status."""
-    spec = importlib.util.spec_from_file_location("explain_command", COMMAND)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["explain.py", "--device", "cpu", *map(str, words)])
-        try:
-            module.run_command(module.main)
-        except SystemExit as stop:
-            return stop.code
-        return 0
-
-    return call
+def command(*words: object) -> int:
+    return call("explain", "--device", "cpu", *words)
 
 
-def test_pictures_averages_and_figures(command, runs, tmp_path, capsys):
+def test_pictures_averages_and_figures(runs, tmp_path, capsys):
     before = sorted(path for path in runs.plain.parent.rglob("*"))
     words = ("--run", runs.plain, "--run", runs.aligned, "--run", runs.aligned, "--average")
     target = tmp_path / "new" / "f.json"
@@ -81,7 +64,7 @@ def test_pictures_averages_and_figures(command, runs, tmp_path, capsys):
     assert "AutoAssign (plain)" in text and "FeatureAlign, 2 runs: " in text
 
 
-def test_other_data(command, runs, tmp_path):
+def test_other_data(runs, tmp_path):
     (tmp_path / "b").mkdir()
     data = json.loads(make_set(tmp_path / "a", images=1, classes=("cone",)).read_text())
     for name in ("0.png", "1.png"):
@@ -97,7 +80,7 @@ def test_other_data(command, runs, tmp_path):
     assert str(tmp_path / "b") in only["images"][0]["file"]
 
 
-def test_bad_input(command, runs, tmp_path, capsys):
+def test_bad_input(runs, tmp_path, capsys):
     without_weights, renamed, empty = tmp_path / "run", tmp_path / "renamed", tmp_path / "empty.json"
     without_weights.mkdir()
     shutil.copy(runs.aligned / "config.yaml", without_weights)
@@ -121,7 +104,7 @@ def test_bad_input(command, runs, tmp_path, capsys):
         (("--run", runs.plain, "--output", out, "--data", tmp_path / "gone.json"), "gone.json"),
         (("--run", runs.plain, "--output", out, "--images", tmp_path), "--images goes with --data"),
         (
-            ("--run", runs.plain, "--output", out, "--opts", "DATASETS.VAL_PATH", "", "DATASETS.TEST", "()"),
+            ("--run", runs.plain, "--output", out, "DATASETS.VAL_PATH", "", "DATASETS.TEST", "()"),
             "no test set",
         ),
         (("--run", runs.plain, "--output", empty), "empty.json exists and is not a folder"),

@@ -1,17 +1,14 @@
 """export.py from a run's folder to the comparison."""
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("detectron2")
 
+from tests.commands import call
 from tests.engine.conftest import run
 from tests.engine.tiny import make_config, make_set
-
-COMMAND = Path(__file__).resolve().parents[3] / "projects" / "FeatureAlign" / "export.py"
 
 
 @pytest.fixture(scope="module")
@@ -24,25 +21,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return base / "run"
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch):
-    """export.py in this process; returns its exit status."""
-    spec = importlib.util.spec_from_file_location("export_command", COMMAND)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, words)])
-        try:
-            module.run_command(module.main)
-        except SystemExit as stop:
-            return stop.code
-        return 0
-
-    return call
+def command(*words: object) -> int:
+    return call("export", *words)
 
 
-def test_export_check_and_evaluate(command, folder, tmp_path, capsys):
+def test_export_check_and_evaluate(folder, tmp_path, capsys):
     before = sorted(path.name for path in folder.rglob("*"))
     target = tmp_path / "model.pt2"
     words = ("--run", folder, "--output", target, "--size", 64, 64)
@@ -60,7 +43,7 @@ def test_export_check_and_evaluate(command, folder, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["model.pt2"]
 
 
-def test_wrong_arguments(command, folder, tmp_path, capsys):
+def test_wrong_arguments(folder, tmp_path, capsys):
     without_weights = tmp_path / "run"
     without_weights.mkdir()
     (without_weights / "config.yaml").write_text((folder / "config.yaml").read_text())

@@ -1,9 +1,6 @@
 """Costs against numbers computed by hand."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import pytest
 
@@ -19,9 +16,9 @@ from fa_detectron.inference import Predictor, Run
 from fa_detectron.layers import DeformBlock, GlobalAttentionEncoder
 from fa_detectron.ops import native
 from tests.apps.export.tiny import make_model
+from tests.commands import call
 from tests.engine.tiny import BASE
 
-COMMAND = Path(__file__).resolve().parents[3] / "projects" / "FeatureAlign" / "measure.py"
 # Cells of the tiny model's levels for an image of 64 x 96 pixels.
 P3, P4, P5, P6, P7 = 8 * 12, 4 * 6, 2 * 3, 1 * 2, 1 * 1
 ALL = P3 + P4 + P5 + P6 + P7
@@ -115,29 +112,15 @@ def test_attention_under_a_mask_is_counted():
     assert counter.get_total_flops() == 3 * (4 * 2 * 8 * 8 * 12 + 2 * 2 * 8 * 12 * 12 + 2 * 2 * 8 * 4 * 12)
 
 
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch):
-    """measure.py in this process; returns its exit status."""
-    spec = importlib.util.spec_from_file_location("measure_command", COMMAND)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    def call(*words: object) -> int:
-        monkeypatch.setattr(sys, "argv", ["measure.py", *map(str, words)])
-        try:
-            module.run_command(module.main)
-        except SystemExit as stop:
-            return stop.code
-        return 0
-
-    return call
+def command(*words: object) -> int:
+    return call("measure", *words)
 
 
-def test_the_command_measures_a_config(command, tmp_path, capsys):
+def test_the_command_measures_a_config(tmp_path, capsys):
     tiny = "MODEL.FPN.OUT_CHANNELS 32 MODEL.RESNETS.DEPTH 18 MODEL.RESNETS.RES2_OUT_CHANNELS 64 MODEL.DEVICE cpu"
     figures = tmp_path / "figures.json"
     words = ("--config-file", BASE, "--size", 96, 160, "--repeats", 1, "--device", "cpu", "--json", figures)
-    assert command(*words, "--opts", *tiny.split()) == 0
+    assert command(*words, *tiny.split()) == 0
     assert "96 x 160 pixels" in capsys.readouterr().out
     found = json.loads(figures.read_text())
     assert [stage["name"] for stage in found["stages"]] == ["prepare", "backbone", "head", "decode"]
@@ -153,7 +136,7 @@ def test_the_command_measures_a_config(command, tmp_path, capsys):
         (("--config-file", BASE, "--input", "nowhere.jpg"), "nowhere.jpg"),
     ],
 )
-def test_wrong_arguments(command, capsys, words, message):
+def test_wrong_arguments(capsys, words, message):
     assert command(*words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error

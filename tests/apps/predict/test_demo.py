@@ -1,11 +1,9 @@
 """The command: what it writes, what it skips, and how it ends."""
 
 import contextlib
-import importlib.util
 import io
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -17,28 +15,18 @@ from fa_detectron.apps.predict import jobs
 from fa_detectron.apps.predict.ids import image_ids
 from fa_detectron.apps.predict.results import picture_paths
 from fa_detectron.apps.predict.sources import find_images, video_source
-from fa_detectron.errors import UserError, run_command
-
-DEMO = Path(__file__).resolve().parents[3] / "projects" / "FeatureAlign" / "demo.py"
+from fa_detectron.errors import UserError
+from tests.commands import call
 
 
 @pytest.fixture
-def demo(trained, monkeypatch, capsys):
-    """demo(*words): exit status, stdout, stderr of the command on the tiny run."""
-    spec = importlib.util.spec_from_file_location("demo", DEMO)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def demo(trained, capsys):
+    """demo(*words): exit status, stdout, stderr of `fa-detectron predict` on the tiny run."""
 
-    def call(*words, run=trained.folder):
-        monkeypatch.setattr(sys, "argv", [str(word) for word in ("demo.py", "--run", run, "--device", "cpu", *words)])
-        try:
-            status = run_command(module.main)
-        except SystemExit as end:
-            status = end.code
-        out, err = capsys.readouterr()
-        return status, out, err
+    def run(*words, run=trained.folder):
+        return call("predict", "--run", run, "--device", "cpu", *words), *capsys.readouterr()
 
-    return call
+    return run
 
 
 def files_below(folder):
@@ -105,7 +93,7 @@ def test_sixteen_bits_need_a_range(demo, photos, tmp_path):
     words = ("--input", photos, "--output", tmp_path / "out")
     status, out, err = demo(*words)
     assert status == 3 and out.startswith("3 images") and "sixteen.png: its pixels are uint16, values" in err
-    status, out, _ = demo(*words, "--opts", "INPUT.PIXEL_RANGE", "[0, 65535]")
+    status, out, _ = demo(*words, "INPUT.PIXEL_RANGE", "[0, 65535]")
     assert status == 0 and out.startswith("4 images")
     with Image.open(tmp_path / "out" / "sixteen.png") as drawn:
         assert np.asarray(drawn).std() > 50

@@ -1,12 +1,9 @@
 """The page of a tiny run: all there, nothing loaded from elsewhere, no name taken for HTML."""
 
 import html.parser
-import importlib.util
 import json
 import re
 import shutil
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -14,10 +11,10 @@ import pytest
 pytest.importorskip("detectron2")
 
 from fa_detectron.apps.report import ReportOptions, page
+from tests.commands import call
 from tests.engine.conftest import run
 from tests.engine.tiny import make_config, make_set
 
-COMMAND = Path(__file__).resolve().parents[3] / "projects" / "FeatureAlign" / "report.py"
 CLASSES = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "a & b")
 IMAGE = "<b onclick='alert(3)'>.png"
 
@@ -38,23 +35,14 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
 
 
 @pytest.fixture
-def report(monkeypatch, capsys):
+def report(capsys):
     """report(*words): exit status, stdout, stderr of the command."""
-    spec = importlib.util.spec_from_file_location("report_command", COMMAND)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", [str(word) for word in ("report.py", "--device", "cpu", *words)])
+    def run(*words):
         capsys.readouterr()
-        try:
-            module.run_command(module.main)
-            status = 0
-        except SystemExit as end:
-            status = end.code
-        return (status, *capsys.readouterr())
+        return call("report", "--device", "cpu", *words), *capsys.readouterr()
 
-    return call
+    return run
 
 
 class Page(html.parser.HTMLParser):
