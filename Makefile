@@ -59,6 +59,9 @@ format: setup  ## let them rewrite the files
 licences: setup  ## of all that is installed; fails on GPL, AGPL, LGPL or none (pyproject.toml has the rule)
 	@"$(PY)" -m piplicenses
 
+docs: setup  ## the pages as a site in build/site; a broken link is an error
+	@NO_MKDOCS_2_WARNING=1 "$(PY)" -m mkdocs build --quiet
+
 doctor: setup  ## what is installed, and what to do about each problem
 	@"$(PY)" -m fa_detectron doctor
 
