@@ -164,11 +164,6 @@ def of_this_machine(script: str, tiny, port: int, folder: Path, more: str = "") 
     return script
 
 
-def in_readme(command: str) -> bool:
-    """Whether the README has it, too, folded as it may be."""
-    return "".join(command.split()) in "".join((PAGE.parents[1] / "README.md").read_text().split())
-
-
 def shell(script: str, log: Path, **environment: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
@@ -181,9 +176,6 @@ def test_the_pages_lines_for_two_machines(tiny, tmp_path):
     section = PAGE.read_text().partition("## 2 machines")[2]
     commands = ["torchrun" + text for text in section.partition("```sh")[2].partition("```")[0].split("torchrun")[1:]]
     assert [f"--node-rank {rank} " in text for rank, text in enumerate(commands)] == [True, True]
-    assert "".join(commands[0].partition("#")[0].split()) in "".join(
-        (PAGE.parents[1] / "README.md").read_text().split()
-    )
     port, logs = free_port(), [tmp_path / "log0", tmp_path / "log1"]
     parts = [
         shell(of_this_machine(text, tiny, port, tmp_path / "out").replace("HOST", "127.0.0.1"), log)
@@ -202,7 +194,6 @@ for job in $(jobs -p); do wait "$job" || status=1; done; exit "${status:-0}"
 
 def test_the_pages_slurm_script_runs_and_resumes(tiny, tmp_path):
     script = PAGE.read_text().partition("## A SLURM job")[2].partition("```sh\n")[2].partition("```")[0]
-    assert in_readme(script.partition("srun")[2])
     (tmp_path / "bin").mkdir()
     for name, text in {"srun": SRUN, "scontrol": '#!/bin/sh\nprintf "127.0.0.1\\nother\\n"\n'}.items():
         (tmp_path / "bin" / name).write_text(text)
