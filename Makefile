@@ -15,7 +15,7 @@ PY := $(if $(VENV),$(VENV)/bin/python,python3)
 # One process a core; each one computes on one thread.
 TEST_JOBS ?= $(shell n=$$(nproc); echo $$((n > 8 ? 8 : n)))
 
-.PHONY: help setup demo test soak sanitize emulate large-memory spills lint format licences coverage doctor clean
+.PHONY: help setup demo test soak sanitize emulate large-memory spills lint format licences coverage docs doctor clean
 
 help:  ## this list
 	@sed -nE 's/^([a-z0-9_-]+):.*## (.*)/\1\t\2/p' Makefile | expand -t 14
