@@ -1,4 +1,4 @@
-"""How well scores and predicted boxes agree; the definitions stand in docs/alignment.md.
+"""How well scores and predicted boxes agree; the definitions stand in docs/explain.md.
 
 Legend: G boxes of one image, S pairs (box, location) with the location inside the box.
 """

@@ -37,7 +37,7 @@ class Explanation:
         name: of the image's file.
         image: (H, W, 3) uint8 RGB, at the size of testing.
         boxes, classes: ground truth, (G, 4) xyxy and (G,).
-        alignment: of each box, see docs/alignment.md.
+        alignment: of each box, see docs/explain.md.
         strides, sizes: of each level, finest first: pixels, and (h, w) cells.
         location_offset: cell (i, j) stands at ((j + offset) * stride, (i + offset) * stride).
         locations, scores, predictions: (A, 2) x, y; (A, K) q; (A, 4) xyxy, the boxes predicted there.

@@ -195,7 +195,7 @@ def overall_f1(findings: Findings) -> float:
 
 
 def _alignment(runs: tuple[Run, ...], findings: Findings) -> dict[str, Any] | None:
-    """How well score and box agree (docs/alignment.md): figures of each run, pictures of all; None where no box is."""
+    """How well score and box agree (docs/explain.md): figures of each run, pictures of all; None where no box is."""
     records = [findings.records[i] for i in findings.samples(_ALIGNED)]
     boxed = [i for i in findings.samples(len(findings.records)) if len(findings.matched[i].truth.boxes)]
     if not boxed or not all(isinstance(run.model, FeatureAlign) for run in runs):

@@ -1,4 +1,4 @@
-"""The measure of docs/alignment.md on pairs made by hand."""
+"""The measure of docs/explain.md on pairs made by hand."""
 
 import math
 
