@@ -135,10 +135,15 @@ FA_UNSEEN void pause_fiber() {
 #endif
 }
 
-void drop_fibers() {
+FA_UNSEEN void drop_fibers() {
   for (const Fiber& fiber : fibers) {
     allow(fiber.stack, kStackBytes);
 #if defined(__SANITIZE_THREAD__)
+    // A fiber that stops within a kernel does not reach its end: what it did comes before what the
+    // host does next, which may use the same stack.
+    void* const self = __tsan_get_current_fiber();
+    __tsan_switch_to_fiber(fiber.sanitizer, __tsan_switch_to_fiber_no_sync);
+    __tsan_switch_to_fiber(self, 0);
     __tsan_destroy_fiber(fiber.sanitizer);
 #endif
     munmap(fiber.stack - kGuardBytes, kGuardBytes + kStackBytes);
