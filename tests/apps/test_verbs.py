@@ -164,8 +164,8 @@ main(["--help"])
 
 
 def test_an_unknown_verb_is_an_error():
-    done = python("-m", "fa_detectron", "trian")
-    assert done.returncode == 2 and done.stderr.startswith("error: unknown verb trian; expected one of: train, eval")
+    done = python("-m", "fa_detectron", "trainn")
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown verb trainn; expected one of: train, eval")
 
 
 @pytest.mark.parametrize(
