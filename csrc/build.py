@@ -9,6 +9,7 @@ compiles the C++ code with sanitizers: ``address,undefined`` (tools/sanitize.sh)
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -113,6 +114,11 @@ def _toolkit_include_dirs(root: Path) -> list[str]:
     return [str(folder) for folder in sorted(wheels.glob("*/include")) if (folder / "cusparse.h").exists()]
 
 
+def _schemas() -> str:
+    """The digest of the operators' schemas, by which an extension older than the Python code is recognised."""
+    return runpy.run_path(str(ROOT / "fa_detectron/ops/schemas.py"))["digest"]()
+
+
 def _prepare_environment() -> None:
     """For torch's part of the build, which finds ninja on the PATH only and takes an empty CXX at its word."""
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
@@ -126,6 +132,7 @@ def extensions() -> list:
     cuda = _cuda()
     patterns = ["csrc/*.cpp", "csrc/*/*.cpp", "csrc/*/cpu/*.cpp"]
     macros = [("FA_BUILD_TORCH", f'"{torch.__version__}"'), ("FA_BUILD_CUDA", '""'), ("FA_BUILD_ARCHS", '""')]
+    macros += [("FA_BUILD_SCHEMAS", f'"{_schemas()}"')]
     flags = {
         "cxx": [
             "-O3",
@@ -151,7 +158,7 @@ def extensions() -> list:
 
         cpp_extension.CUDA_HOME = str(root)  # read at import: this is how its nvcc and libraries are chosen
         patterns += ["csrc/*/cuda/*.cpp", "csrc/*/cuda/*.cu"]
-        macros[1:] = [
+        macros[1:3] = [
             ("FA_BUILD_CUDA", f'"{torch.version.cuda}"'),
             ("FA_BUILD_ARCHS", f'"{_compiled_architectures()}"'),
             ("FA_WITH_CUDA", "1"),

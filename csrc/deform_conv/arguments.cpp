@@ -18,8 +18,8 @@ void check_like(const char* op, const char* name, const at::Tensor& tensor,
                 const at::Tensor& input) {
   TORCH_CHECK_VALUE(tensor.device() == input.device(), op, ": ", name, " is on ", tensor.device(),
                     ", input on ", input.device());
-  TORCH_CHECK_TYPE(tensor.scalar_type() == input.scalar_type(), op, ": ", name, " is ",
-                   tensor.scalar_type(), ", input is ", input.scalar_type());
+  TORCH_CHECK_VALUE(tensor.scalar_type() == input.scalar_type(), op, ": ", name, " is ",
+                    tensor.scalar_type(), ", input is ", input.scalar_type());
 }
 
 // Offsets and mask may stay float32 beside half-precision features: a coordinate needs the
@@ -28,7 +28,7 @@ void check_point(const char* op, const char* name, const at::Tensor& tensor,
                  const at::Tensor& input) {
   TORCH_CHECK_VALUE(tensor.device() == input.device(), op, ": ", name, " is on ", tensor.device(),
                     ", input on ", input.device());
-  TORCH_CHECK_TYPE(
+  TORCH_CHECK_VALUE(
       tensor.scalar_type() == input.scalar_type() || tensor.scalar_type() == compute_type(input),
       op, ": ", name, " is ", tensor.scalar_type(), ", it must be ", input.scalar_type(),
       " as the input or ", compute_type(input));
@@ -61,7 +61,7 @@ Arguments check_arguments(const char* op, const at::Tensor& input, const at::Ten
   TORCH_CHECK_VALUE(offset.dim() == 4, op, ": offset must be (N, 2 * D * kh * kw, Ho, Wo), got ",
                     offset.sizes());
   const at::ScalarType type = input.scalar_type();
-  TORCH_CHECK_TYPE(
+  TORCH_CHECK_VALUE(
       type == at::kFloat || type == at::kDouble || type == at::kHalf || type == at::kBFloat16, op,
       ": input must be float32, float64, float16 or bfloat16, got ", type);
   check_like(op, "weight", weight, input);

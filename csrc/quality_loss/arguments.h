@@ -10,7 +10,7 @@
 namespace fa {
 namespace quality {
 
-// The inputs that all three operators share, as in registry.cpp: N images, L levels, K classes.
+// The inputs that all three operators share, as in ops/schemas.py: N images, L levels, K classes.
 struct Inputs {
   at::TensorList cls_logits, box_ltrb, obj_logits;  // a level: (N,K,H,W), (N,4,H,W), (N,1,H,W)
   at::TensorList gt_boxes, gt_classes;              // an image: (G,4) xyxy pixels, (G,) int64

@@ -1,6 +1,8 @@
 // quality_loss: the three losses with their gradients, over quality_loss_forward and
 // quality_loss_backward, which know nothing of autograd. In C++, since in Python the bookkeeping
 // for its many tensors takes a fifth of the time of a small batch.
+#include "common/autograd.h"
+
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
@@ -22,22 +24,26 @@ using Forward = Signature<std::tuple<Tensor, Tensors, Tensors>, bool>;
 using Backward = Signature<void, const Tensor&, TensorList, TensorList, TensorList, const Tensor&,
                            const Tensor&, bool>;
 
-template <typename Type>
-c10::TypedOperatorHandle<Type> find(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Type>();
-}
-
 std::tuple<Tensor, Tensors, Tensors> call_forward(const Inputs& inputs, const State& state,
                                                   bool with_gradient) {
-  static const auto op = find<Forward>("fa_detectron::quality_loss_forward");
+  static const auto op = find_operator<Forward>("fa_detectron::quality_loss_forward");
   return call(op, inputs, state, with_gradient);
 }
 
 void call_backward(const Inputs& inputs, const State& state, const Tensor& grad_losses,
                    const Outputs& to) {
-  static const auto op = find<Backward>("fa_detectron::quality_loss_backward");
+  static const auto op = find_operator<Backward>("fa_detectron::quality_loss_backward");
   call<void, const Tensor&, TensorList, TensorList, TensorList, const Tensor&, const Tensor&, bool>(
       op, inputs, state, grad_losses, to.cls, to.box, to.obj, to.mu, to.sigma, to.hold_negative);
+}
+
+std::tuple<Tensor, Tensor, Tensor> call_statistics(const Inputs& in) {
+  static const auto op =
+      find_operator<decltype(Operator<call_statistics>::call)>("fa_detectron::quality_statistics");
+  const QualityOptions& o = in.options;
+  return op.call(in.cls_logits, in.box_ltrb, in.obj_logits, in.gt_boxes, in.gt_classes, in.mu,
+                 in.sigma, in.strides, o.location_offset, o.feature_filter, o.quality_prior,
+                 o.reg_weight, name_of(o.iou_type));
 }
 
 bool on_cpu(const Tensor& x) { return x.device().is_cpu(); }
@@ -133,6 +139,7 @@ bool any_requires_grad(TensorList maps) {
 }
 
 Tensor with_autograd(const Inputs& in, const State& state) {
+  refuse_tangents(in.cls_logits, in.box_ltrb, in.obj_logits, in.mu, in.sigma);
   const bool with_gradient = on_cpu(in.mu) && at::GradMode::is_enabled() &&
                              (any_requires_grad(in.cls_logits) || any_requires_grad(in.obj_logits));
   return QualityLoss::apply(in.cls_logits, in.box_ltrb, in.obj_logits, in.gt_boxes, in.gt_classes,
@@ -144,14 +151,30 @@ Tensor without_autograd(const Inputs& in, const State& state) {
   return std::get<0>(call_forward(in, state, false));
 }
 
-}  // namespace
+// The statistics have no derivative; maps with a tangent come without it.
+std::tuple<Tensor, Tensor, Tensor> statistics(const Inputs& in) {
+  refuse_tangents(in.cls_logits, in.box_ltrb, in.obj_logits, in.mu, in.sigma);
+  const at::AutoDispatchBelowADInplaceOrView below;
+  return call_statistics(in);
+}
 
-TORCH_LIBRARY_IMPL(fa_detectron, Autograd, m) {
+void implement(torch::Library& m) {
+  m.impl("quality_statistics", Operator<statistics>::call);
   m.impl("quality_loss", Operator<with_autograd>::call);
 }
-TORCH_LIBRARY_IMPL(fa_detectron, CompositeExplicitAutograd, m) {
+
+}  // namespace
+
+FA_AUTOGRAD(implement)
+
+TORCH_LIBRARY_IMPL(fa_detectron, CPU, m) {
   m.impl("quality_loss", Operator<without_autograd>::call);
 }
+#if defined(FA_WITH_CUDA)
+TORCH_LIBRARY_IMPL(fa_detectron, CUDA, m) {
+  m.impl("quality_loss", Operator<without_autograd>::call);
+}
+#endif
 
 }  // namespace quality
 }  // namespace fa

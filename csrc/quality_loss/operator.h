@@ -1,4 +1,4 @@
-// Between the long argument lists of the loss's operators (registry.cpp), written out here alone,
+// Between the long argument lists of the loss's operators (ops/schemas.py), written out here alone,
 // and the structs that the code works with.
 #pragma once
 

@@ -6,31 +6,9 @@ Legend: N images, C input channels, O outputs, T taps of the kernel, D offset gr
 import torch
 from torch import Tensor, nn
 
-from . import native, reference
-from .deform_conv_arguments import Size, level_shapes, output_shape, pair
-from .deform_conv_autograd import register
-
-if native.loaded():
-    register()
-
-
-def _autocast_device(tensor: Tensor) -> str:
-    return "cuda" if tensor.is_cuda else "cpu"  # a meta tensor has no autocast of its own
-
-
-def _autocast(
-    features: list[Tensor | None], points: list[Tensor | None]
-) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """The native operators' autocast rule for the plain versions: offsets and masks stay float32."""
-    device = _autocast_device(features[0])
-    if not torch.is_autocast_enabled(device):
-        return features, points
-
-    def cast(tensor: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        return tensor if tensor is None or tensor.dtype == torch.float64 else tensor.to(dtype)
-
-    dtype = torch.get_autocast_dtype(device)
-    return [cast(x, dtype) for x in features], [cast(x, torch.float32) for x in points]
+from . import deform_conv_kernels  # noqa: F401 - registers the operators
+from .deform_conv_arguments import Size, pair
+from .library import prepare
 
 
 def deform_conv2d(
@@ -61,15 +39,12 @@ def deform_conv2d(
 
     Returns (N, O, Ho, Wo). Samples outside the map, infinite coordinates too, are 0; a NaN coordinate gives NaN.
 
-    Raises ValueError or TypeError where shapes, dtypes or devices do not fit each other.
+    Raises ValueError where shapes, dtypes or devices do not fit each other.
     """
-    sizes = pair(stride), pair(padding), pair(dilation)
-    if native.use(input, offset, weight, bias, mask):
-        return torch.ops.fa_detectron.deform_conv2d(input, weight, offset, mask, bias, *sizes)
-    (input, weight, bias), (offset, mask) = _autocast([input, weight, bias], [offset, mask])
-    output_shape(input, weight, offset, mask, bias, *sizes)
-    with torch.autocast(_autocast_device(input), enabled=False):
-        return reference.deform_conv2d(input, offset, weight, bias, *sizes, mask)
+    if not torch.jit.is_scripting():
+        prepare(input)
+        stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
+    return torch.ops.fa_detectron.deform_conv2d(input, weight, offset, mask, bias, stride, padding, dilation)
 
 
 def deform_conv2d_levels(
@@ -78,21 +53,16 @@ def deform_conv2d_levels(
     """The De-Subnet's 3x3 deformable conv (stride 1, padding 1) over all levels in one call.
 
     Args:
-        inputs: (N, C, H, W) a level.
-        offset_mask: (N, 27, H, W) a level, as a plain conv gives it: 18 offsets in pixels ((dy, dx) pairs of the taps
+        inputs: one (N, C, H, W) tensor per level.
+        offset_mask: one (N, 27, H, W) tensor per level, as a plain conv gives it: 18 offsets in pixels ((dy, dx) pairs of the taps
             in row-major order), then 9 mask logits, whose sigmoid is taken inside.
         weight: (O, C, 3, 3).
         bias: (O,) or None.
 
-    Returns (N, O, H, W) a level. Dtypes and errors as for :func:`deform_conv2d`.
+    Returns one (N, O, H, W) tensor per level. Dtypes and errors as for :func:`deform_conv2d`.
     """
-    inputs, offset_mask = list(inputs), list(offset_mask)
-    if native.use(weight, bias, *inputs, *offset_mask):
-        return torch.ops.fa_detectron.deform_conv2d_levels(inputs, offset_mask, weight, bias)
-    (weight, bias, *inputs), offset_mask = _autocast([weight, bias, *inputs], offset_mask)
-    level_shapes(inputs, offset_mask, weight, bias)
-    with torch.autocast(_autocast_device(weight), enabled=False):
-        return reference.deform_conv2d_levels(inputs, offset_mask, weight, bias)
+    prepare(weight)
+    return torch.ops.fa_detectron.deform_conv2d_levels(list(inputs), list(offset_mask), weight, bias)
 
 
 class DeformConv2d(nn.Conv2d):

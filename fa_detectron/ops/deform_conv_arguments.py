@@ -1,14 +1,15 @@
-"""Checks and output shapes of the deformable convolution: for the fake kernels and the plain-PyTorch fallback.
+"""Checks and output shapes of the deformable convolution, for the fake and the default kernels.
 
-The native operators make the same checks themselves (csrc/deform_conv/arguments.cpp). Legend as in deform_conv.py.
+The native kernels make the same checks themselves (csrc/deform_conv/arguments.cpp). Legend as in deform_conv.py.
 """
 
 from operator import index
 
 import torch
 from torch import Tensor
+from torch._jit_internal import BroadcastingList2
 
-Size = int | tuple[int, int]
+Size = BroadcastingList2[int]  # a number or one each for height and width; torch.jit.script knows this type
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -40,14 +41,14 @@ def output_shape(
     padding: tuple[int, int],
     dilation: tuple[int, int],
 ) -> tuple[int, ...]:
-    """(N, O, Ho, Wo). Raises ValueError or TypeError where the arguments do not fit each other."""
+    """(N, O, Ho, Wo). Raises ValueError where the arguments do not fit each other."""
     for name, tensor in (("input", input), ("weight", weight), ("offset", offset)):
         _require(tensor.dim() == 4, f"{name} must have 4 dimensions, got the shape {tuple(tensor.shape)}")
     _require(
         min(*stride, *dilation) > 0 and min(padding) >= 0, "stride and dilation must be positive, padding not negative"
     )
     if input.dtype not in _DTYPES:
-        raise TypeError(f"deform_conv2d: input must be float32, float64, float16 or bfloat16, got {input.dtype}")
+        raise ValueError(f"deform_conv2d: input must be float32, float64, float16 or bfloat16, got {input.dtype}")
     for name, tensor, sizes in (("input", input, input.shape[1:]), ("weight", weight, weight.shape)):  # N may be 0
         # Not their minimum: a traced graph would be tied to which one it is.
         _require(all(side > 0 for side in sizes), f"{name} has no element in {tuple(tensor.shape)}")
@@ -58,7 +59,7 @@ def output_shape(
         _require(tensor.device == input.device, f"{name} is on {tensor.device}, input on {input.device}")
         allowed = (input.dtype,) if name in ("weight", "bias") else (input.dtype, coordinate)
         if tensor.dtype not in allowed:
-            raise TypeError(f"deform_conv2d: {name} is {tensor.dtype}, it must be {' or '.join(map(str, allowed))}")
+            raise ValueError(f"deform_conv2d: {name} is {tensor.dtype}, it must be {' or '.join(map(str, allowed))}")
     n, c = input.shape[:2]
     o, c_per_group, *kernel = weight.shape
     taps = kernel[0] * kernel[1]
@@ -94,7 +95,7 @@ def check_gradient(grad_output: Tensor, shape: tuple[int, ...], input: Tensor) -
 def level_shapes(
     inputs: list[Tensor], offset_mask: list[Tensor], weight: Tensor, bias: Tensor | None
 ) -> list[tuple[int, ...]]:
-    """(N, O, H, W) a level. Raises ValueError or TypeError where the arguments do not fit each other."""
+    """(N, O, H, W) per level. Raises ValueError where the arguments do not fit each other."""
     _require(
         len(inputs) == len(offset_mask) > 0,
         f"inputs and offset_mask need one entry a level, got {len(inputs)} and {len(offset_mask)}",

@@ -7,8 +7,10 @@ from torch import Tensor
 
 from . import native, reference
 from .arguments import check_devices, check_head_maps
+from .library import cast, prepare, register_autocast, register_default, register_native
 from .reference.quality_weighted_loss import loss_divisors
 
+LOSSES = ("loss_pos", "loss_neg", "loss_norm")
 IOU_TYPES = ("giou", "linear_iou", "iou")
 _CUDA_IMAGES = 256  # csrc/quality_loss/cuda/launch.h
 
@@ -70,14 +72,14 @@ def quality_weighted_loss(
     """Losses of one batch ("Feature Alignment in Anchor-Free Object Detection"; AutoAssign, arXiv 2007.03496, eq. 7).
 
     Args:
-        cls_logits: a level, (N, K, H, W).
-        box_ltrb: a level, (N, 4, H, W), distances to the left, top, right and bottom side in pixels, >= 0.
-        obj_logits: a level, (N, 1, H, W).
-        gt_boxes: an image, (G, 4) xyxy pixels; G may be 0. No gradient.
-        gt_classes: an image, (G,) int64 in [0, K).
+        cls_logits: one (N, K, H, W) tensor per level.
+        box_ltrb: one (N, 4, H, W) tensor per level, distances to the left, top, right and bottom side in pixels, >= 0.
+        obj_logits: one (N, 1, H, W) tensor per level.
+        gt_boxes: one (G, 4) tensor per image, xyxy pixels; G may be 0. No gradient.
+        gt_classes: one (G,) int64 tensor per image, in [0, K).
         mu, sigma: the Gaussian priors in cells, (K, 2), or (L, K, 2) with one row a level (MDQ). Only sigma^2 enters,
             floored at 1e-6.
-        strides: a level, pixels.
+        strides: one number per level, pixels.
         feature_filter: the misalignment score weighs the joint quality (FF).
         quality_prior: FeatureAlign's prior term, weighted by the predicted quality; else AutoAssign's.
         location_offset: cell (i, j) stands at ((j + offset) * stride, (i + offset) * stride).
@@ -101,50 +103,7 @@ def quality_weighted_loss(
         raise ValueError(f"iou_type must be one of {', '.join(IOU_TYPES)}, got {iou_type!r}")
     if focal_gamma != 0 and not focal_gamma >= 1:
         raise ValueError(f"focal_gamma must be 0 or at least 1, got {focal_gamma}")
-    natively = native.use(*cls_logits, *box_ltrb, *obj_logits, mu, sigma)
-    natively = natively and native.within_cuda_limits(cls_logits, _CUDA_IMAGES)
-    implementation = _native_loss if natively else reference.quality_weighted_loss
-    return implementation(
-        cls_logits,
-        box_ltrb,
-        obj_logits,
-        gt_boxes,
-        gt_classes,
-        mu,
-        sigma,
-        strides,
-        feature_filter=feature_filter,
-        quality_prior=quality_prior,
-        location_offset=location_offset,
-        focal_alpha=focal_alpha,
-        focal_gamma=focal_gamma,
-        reg_weight=reg_weight,
-        iou_type=iou_type,
-        normalizers=normalizers,
-        reduce=reduce,
-    )
-
-
-def _native_loss(
-    cls_logits: list[Tensor],
-    box_ltrb: list[Tensor],
-    obj_logits: list[Tensor],
-    gt_boxes: list[Tensor],
-    gt_classes: list[Tensor],
-    mu: Tensor,
-    sigma: Tensor,
-    strides: Sequence[int],
-    *,
-    feature_filter: bool,
-    quality_prior: bool,
-    location_offset: float,
-    focal_alpha: float,
-    focal_gamma: float,
-    reg_weight: float,
-    iou_type: str,
-    normalizers: tuple[float | Tensor, float | Tensor] | None,
-    reduce: bool,
-) -> dict[str, Tensor]:
+    prepare(cls_logits[0])
     dtype = torch.promote_types(cls_logits[0].dtype, torch.float32)
     maps = [[x.to(dtype) for x in levels] for levels in (cls_logits, box_ltrb, obj_logits)]
     # Parts of one tensor each, which the three CUDA operators need not join.
@@ -153,27 +112,20 @@ def _native_loss(
     truth[0] = [boxes.to(dtype) for boxes in truth[0]]
     mu, sigma = mu.to(dtype), sigma.to(dtype)
     options = ([float(s) for s in strides], float(location_offset), feature_filter, quality_prior, float(reg_weight))
-    statistics, max_iou, background = torch.ops.fa_detectron.quality_statistics(
+    operators = torch.ops.fa_detectron
+    within = native.within_cuda_limits(cls_logits, _CUDA_IMAGES)
+    of_statistics = operators.quality_statistics if within else _default_statistics
+    of_loss = operators.quality_loss if within else _default_loss
+    statistics, max_iou, background = of_statistics(
         *([x.detach() for x in levels] for levels in maps), *truth, mu.detach(), sigma.detach(), *options, iou_type
     )
     if normalizers is None:
         divisors = loss_divisors(sum(counts), background, reduce)  # (2,)
     else:
         divisors = torch.stack([_float64_like(x, background) for x in normalizers])
-    losses = torch.ops.fa_detectron.quality_loss(
-        *maps,
-        *truth,
-        mu,
-        sigma,
-        statistics,
-        max_iou,
-        divisors,
-        *options,
-        iou_type,
-        float(focal_alpha),
-        float(focal_gamma),
-    )
-    return dict(zip(("loss_pos", "loss_neg", "loss_norm"), losses.unbind(), strict=True))
+    focal = float(focal_alpha), float(focal_gamma)
+    losses = of_loss(*maps, *truth, mu, sigma, statistics, max_iou, divisors, *options, iou_type, *focal)
+    return dict(zip(LOSSES, losses.unbind(), strict=True))
 
 
 def _float64_like(value: float | Tensor, like: Tensor) -> Tensor:
@@ -181,6 +133,39 @@ def _float64_like(value: float | Tensor, like: Tensor) -> Tensor:
     if isinstance(value, Tensor):
         return value.detach().to(like).reshape(())
     return torch.full((), float(value), dtype=torch.float64, device=like.device)
+
+
+def _default_statistics(
+    cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, strides, location_offset, *options
+) -> tuple[Tensor, Tensor, Tensor]:
+    statistics, max_iou, _ = _fake_statistics(cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma)
+    background = reference.num_background(cls_logits, gt_boxes, gt_classes, mu, sigma, strides, location_offset)
+    return statistics.zero_(), max_iou.zero_(), background  # _default_loss needs neither of the first two
+
+
+def _default_loss(
+    cls_logits, box_ltrb, obj_logits, gt_boxes, gt_classes, mu, sigma, statistics, max_iou, divisors, strides,
+    location_offset, feature_filter, quality_prior, reg_weight, iou_type, focal_alpha, focal_gamma,
+) -> Tensor:  # fmt: skip
+    losses = reference.quality_weighted_loss(
+        cls_logits,
+        box_ltrb,
+        obj_logits,
+        gt_boxes,
+        gt_classes,
+        mu,
+        sigma,
+        strides,
+        location_offset=location_offset,
+        feature_filter=feature_filter,
+        quality_prior=quality_prior,
+        reg_weight=reg_weight,
+        iou_type=iou_type,
+        focal_alpha=focal_alpha,
+        focal_gamma=focal_gamma,
+        normalizers=tuple(divisors.unbind()),
+    )
+    return torch.stack([losses[name] for name in LOSSES])
 
 
 def _fake_statistics(
@@ -214,12 +199,12 @@ def _fake_backward(*arguments) -> None:
     """It writes into its last arguments."""
 
 
-if native.loaded():
-    torch.library.register_fake("fa_detectron::quality_statistics", _fake_statistics)
-    torch.library.register_fake("fa_detectron::quality_loss", _fake_loss)
-    torch.library.register_fake("fa_detectron::quality_loss_forward", _fake_forward)
-    torch.library.register_fake("fa_detectron::quality_loss_backward", _fake_backward)
-    native.refuse_vmap("quality_statistics", "quality_loss", "quality_loss_forward", "quality_loss_backward")
-    for _device in ("cpu", "cuda"):  # half-precision maps would lose the small differences that weigh the negatives
-        for _name in ("quality_statistics", "quality_loss"):
-            torch.library.register_autocast(f"fa_detectron::{_name}", _device, torch.float32)
+register_default("quality_statistics", _default_statistics)
+register_default("quality_loss", _default_loss)
+for _name in ("quality_statistics", "quality_loss"):
+    # In half precision the small differences that weigh the negatives would be lost.
+    register_autocast(_name, lambda _, arguments: cast(arguments, torch.float32))
+register_native("quality_statistics", _fake_statistics)
+register_native("quality_loss", _fake_loss)
+register_native("quality_loss_forward", _fake_forward)
+register_native("quality_loss_backward", _fake_backward)

@@ -1,4 +1,4 @@
-// decode_detections on the CPU; schema in registry.cpp.
+// decode_detections on the CPU.
 #include <ATen/ATen.h>
 #include <ATen/Parallel.h>
 #include <torch/library.h>

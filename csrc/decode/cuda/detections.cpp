@@ -25,12 +25,12 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> decode_op(
     double nms_threshold, int64_t max_detections) {
   check(cls_logits, box_ltrb, obj_logits, strides, topk, max_detections);
   const auto of_maps = cls_logits[0].options();
-  TORCH_CHECK(of_maps.dtype() == at::kFloat, "decoding on CUDA takes float32 maps, got ",
-              of_maps.dtype());
-  TORCH_CHECK(cls_logits.size() <= kMaxLevels, "at most ", kMaxLevels, " levels run on CUDA, got ",
-              cls_logits.size());
-  TORCH_CHECK(cls_logits[0].size(0) <= kMaxImages, "at most ", kMaxImages,
-              " images run on CUDA at a time, got ", cls_logits[0].size(0));
+  TORCH_CHECK_VALUE(of_maps.dtype() == at::kFloat, "decoding on CUDA takes float32 maps, got ",
+                    of_maps.dtype());
+  TORCH_CHECK_VALUE(cls_logits.size() <= kMaxLevels, "at most ", kMaxLevels,
+                    " levels run on CUDA, got ", cls_logits.size());
+  TORCH_CHECK_VALUE(cls_logits[0].size(0) <= kMaxImages, "at most ", kMaxImages,
+                    " images run on CUDA at a time, got ", cls_logits[0].size(0));
   const c10::cuda::CUDAGuard guard(cls_logits[0].device());
   const auto stream = at::cuda::getCurrentCUDAStream();
   DecodeWork work = {};
@@ -45,8 +45,9 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> decode_op(
   for (size_t l = 0; l < cls_logits.size(); ++l) {
     const int64_t area = cls_logits[l].size(2) * cls_logits[l].size(3), pairs = area * work.classes;
     const int64_t limit = std::min({topk, area, pairs});
-    TORCH_CHECK(pairs < (int64_t{1} << 31) && work.pairs + pairs < 0xffffffffll, "cls_logits[", l,
-                "] is too large, or the levels together: ", cls_logits[l].sizes());
+    TORCH_CHECK_VALUE(pairs < (int64_t{1} << 31) && work.pairs + pairs < 0xffffffffll,
+                      "cls_logits[", l,
+                      "] is too large, or the levels together: ", cls_logits[l].sizes());
     kept.push_back(obj_logits[l].contiguous());
     work.level[l] = {static_cast<int32_t>(cls_logits[l].size(2)),
                      static_cast<int32_t>(cls_logits[l].size(3)),
@@ -66,7 +67,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor> decode_op(
     tiles += (area + kTileLocations - 1) / kTileLocations;
   }
   capacity = std::min(capacity, max_detections);
-  TORCH_CHECK(candidates < (int64_t{1} << 31), "too many candidates: ", candidates);
+  TORCH_CHECK_VALUE(candidates < (int64_t{1} << 31), "too many candidates: ", candidates);
   work.candidates = static_cast<int32_t>(candidates);
   work.capacity = static_cast<int32_t>(capacity);
   work.tiles = static_cast<int32_t>(tiles);

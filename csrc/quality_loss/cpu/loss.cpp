@@ -1,5 +1,4 @@
-// quality_statistics, quality_loss_forward and quality_loss_backward on the CPU; schemas in
-// registry.cpp.
+// quality_statistics, quality_loss_forward and quality_loss_backward on the CPU.
 #include <ATen/ATen.h>
 #include <torch/library.h>
 

@@ -120,8 +120,8 @@ void Problem<S>::add_boxes(const Inputs& inputs) {
     const S* corner = boxes.template const_data_ptr<S>();
     const int64_t* cls = classes.template const_data_ptr<int64_t>();
     for (int64_t g = 0; g < classes.size(0); ++g, corner += 4) {
-      TORCH_CHECK(cls[g] >= 0 && cls[g] < work.classes, "gt_classes[", n, "][", g, "] = ", cls[g],
-                  " is not in [0, ", work.classes, ")");
+      TORCH_CHECK_VALUE(cls[g] >= 0 && cls[g] < work.classes, "gt_classes[", n, "][", g,
+                        "] = ", cls[g], " is not in [0, ", work.classes, ")");
       boxes_.push_back({n, cls[g], corner[0], corner[1], corner[2], corner[3]});
     }
     image_boxes_.push_back(num_boxes());

@@ -35,10 +35,10 @@ struct Problem {
     const QualityOptions& o = in.options;
     work.options = {o.feature_filter,     o.quality_prior, o.iou_type,   S(o.reg_weight),
                     S(o.location_offset), o.focal_alpha,   o.focal_gamma};
-    TORCH_CHECK(work.levels <= kMaxLevels, "at most ", kMaxLevels, " levels run on CUDA, got ",
-                work.levels);
-    TORCH_CHECK(work.images <= kMaxImages, "at most ", kMaxImages, " images run on CUDA, got ",
-                work.images);
+    TORCH_CHECK_VALUE(work.levels <= kMaxLevels, "at most ", kMaxLevels,
+                      " levels run on CUDA, got ", work.levels);
+    TORCH_CHECK_VALUE(work.images <= kMaxImages, "at most ", kMaxImages,
+                      " images run on CUDA, got ", work.images);
     int64_t locations = 0, tiles = 0, slices = 0;
     for (int32_t l = 0; l < work.levels; ++l) {
       const int64_t height = in.cls_logits[l].size(2), width = in.cls_logits[l].size(3);
@@ -55,14 +55,14 @@ struct Problem {
       slices += (height * width + kSlice - 1) / kSlice;
       locations += height * width;
     }
-    TORCH_CHECK(locations < (int64_t{1} << 30), "too many locations: ", locations);
+    TORCH_CHECK_VALUE(locations < (int64_t{1} << 30), "too many locations: ", locations);
     work.locations = static_cast<int32_t>(locations);
     work.tiles = static_cast<int32_t>(tiles), work.slices = static_cast<int32_t>(slices);
     for (int32_t n = 0; n < work.images; ++n) {
       work.first_box[n + 1] = work.first_box[n] + static_cast<int32_t>(in.gt_boxes[n].size(0));
     }
     work.boxes = work.first_box[work.images];
-    TORCH_CHECK(work.boxes * slices < (int64_t{1} << 31), "too many boxes: ", work.boxes);
+    TORCH_CHECK_VALUE(work.boxes * slices < (int64_t{1} << 31), "too many boxes: ", work.boxes);
     Tensors classes, boxes;
     for (const at::Tensor& x : in.gt_classes) classes.push_back(x.to(at::kLong));
     for (const at::Tensor& x : in.gt_boxes) boxes.push_back(x.to(in.mu.scalar_type()));
@@ -150,7 +150,7 @@ void gradients(const Inputs& in, const State& state, const at::Tensor& grad_loss
   problem.set_state(state);
   CudaWork<S>& work = problem.work;
   check_outputs(in, grad_losses, outputs);
-  TORCH_CHECK(!outputs.hold_negative, "hold_negative is of the CPU's operator");
+  TORCH_CHECK_VALUE(!outputs.hold_negative, "hold_negative is of the CPU's operator");
   work.grad_losses = problem.data(grad_losses.to(in.mu.scalar_type()));
   for (int32_t l = 0; l < work.levels; ++l) {
     const at::Tensor &cls = outputs.cls[l], &box = outputs.box[l];
@@ -176,7 +176,7 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> statistics_op(const Inputs& in) {
 std::tuple<at::Tensor, Tensors, Tensors> forward_op(const Inputs& in, const State& state,
                                                     bool with_gradient) {
   const c10::cuda::CUDAGuard guard(in.mu.device());
-  TORCH_CHECK(!with_gradient, "with_gradient is of the CPU's operator");
+  TORCH_CHECK_VALUE(!with_gradient, "with_gradient is of the CPU's operator");
   return {is_double(in) ? losses<double>(in, state) : losses<float>(in, state), Tensors(),
           Tensors()};
 }

@@ -35,7 +35,7 @@ class Pairs:
     gaussian: Tensor  # (S,) N[g, a]
 
 
-def _make_grid(sizes: list[tuple[int, int]], strides: Sequence[int], offset: float, like: Tensor) -> Grid:
+def make_grid(sizes: list[tuple[int, int]], strides: Sequence[int], offset: float, like: Tensor) -> Grid:
     locations = [level_locations(h, w, s, offset, like) for (h, w), s in zip(sizes, strides, strict=True)]
     counts = torch.tensor([len(x) for x in locations], device=like.device)
     level = torch.repeat_interleave(torch.arange(len(sizes), device=like.device), counts)
@@ -61,7 +61,7 @@ def flatten_maps(
         The grid; the scores q (N, A, K); the predicted boxes (N, A, 4), xyxy pixels.
     """
     dtype = torch.promote_types(cls_logits[0].dtype, torch.float32)
-    grid = _make_grid([tuple(x.shape[-2:]) for x in cls_logits], strides, location_offset, cls_logits[0].to(dtype))
+    grid = make_grid([tuple(x.shape[-2:]) for x in cls_logits], strides, location_offset, cls_logits[0].to(dtype))
     score = _flatten(cls_logits, dtype).sigmoid() * _flatten(obj_logits, dtype).sigmoid()  # (N, A, K)
     ltrb = _flatten(box_ltrb, dtype)  # (N, A, 4)
     prediction = torch.cat([grid.location - ltrb[..., :2], grid.location + ltrb[..., 2:]], dim=2)  # (N, A, 4)

@@ -12,7 +12,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .box import paired_iou
-from .quality import BOXES_AT_ONCE, Pairs, bag_weights, find_pairs, flatten_maps, pair_confidence, regression_quality
+from .quality import (
+    BOXES_AT_ONCE,
+    Pairs,
+    bag_weights,
+    find_pairs,
+    flatten_maps,
+    make_grid,
+    pair_confidence,
+    regression_quality,
+)
 
 
 class _BinaryCrossEntropy(torch.autograd.Function):
@@ -93,6 +102,24 @@ def loss_divisors(num_boxes: int, num_background: Tensor, reduce: bool, parts: i
         dist.all_reduce(totals)
     totals = totals.clamp(min=1)
     return totals if workers * parts == 1 else totals / (workers * parts)
+
+
+def num_background(
+    cls_logits: list[Tensor],
+    gt_boxes: list[Tensor],
+    gt_classes: list[Tensor],
+    mu: Tensor,
+    sigma: Tensor,
+    strides: Sequence[int],
+    location_offset: float,
+) -> Tensor:
+    """The sum of the Gaussians over the locations inside boxes, 0-dim float64: the batch's background locations."""
+    like = cls_logits[0].new_empty((), dtype=torch.promote_types(cls_logits[0].dtype, torch.float32))
+    grid = make_grid([tuple(x.shape[2:]) for x in cls_logits], strides, location_offset, like)
+    total = like.new_zeros(())
+    for boxes, classes in zip(gt_boxes, gt_classes, strict=True):
+        total = total + find_pairs(grid, boxes.to(like.dtype), classes.long(), mu, sigma).gaussian.sum()
+    return total.double()
 
 
 def quality_weighted_loss(
