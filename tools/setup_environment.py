@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHONS = ((3, 11), (3, 12))
 PACKAGES = ["setuptools>=77", "wheel", "ninja", "torch", "torchvision", "numpy"]
 # What the result depends on, besides the tables [project] and [build-system] of pyproject.toml.
-INPUTS = ["constraints.txt", "setup.py", "tools/*.py", "tools/*.cfg", "csrc/**/*.*"]
+INPUTS = ["constraints.txt", "setup.py", "tools/*.py", "tools/*.cfg", "csrc/**/*.*", "fa_detectron/ops/schemas.py"]
 NEEDED_GB = 8.5  # a new environment (5.3), and the downloads beside what they unpack to while it is made
 BUILD_VARIABLES = ["DETECTRON2", "FA_CUDA", "CUDA_HOME", "TORCH_CUDA_ARCH_LIST", "CXX"]
 

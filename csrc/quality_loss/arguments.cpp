@@ -82,19 +82,20 @@ void check(const Inputs& in) {
 }
 
 void check_state(const State& state, int64_t boxes, int64_t images, int64_t locations,
-                 int64_t columns, at::Device device) {
+                 int64_t columns, const at::Tensor& mu) {
   const auto& [statistics, max_iou, divisors] = state;
   TORCH_CHECK_VALUE(
       statistics.sizes() == at::IntArrayRef({boxes, columns}) &&
           statistics.scalar_type() == at::kDouble && statistics.is_contiguous() &&
-          max_iou.sizes() == at::IntArrayRef({images, locations}) && max_iou.is_contiguous(),
+          max_iou.sizes() == at::IntArrayRef({images, locations}) &&
+          max_iou.scalar_type() == mu.scalar_type() && max_iou.is_contiguous(),
       "statistics and max_iou must be what quality_statistics returned for these inputs");
   TORCH_CHECK_VALUE(
       divisors.sizes() == at::IntArrayRef({2}) && divisors.scalar_type() == at::kDouble,
       "divisors must be (2,) float64, got ", divisors.sizes(), " ", divisors.scalar_type());
   for (const at::Tensor* part : {&statistics, &max_iou, &divisors}) {
-    TORCH_CHECK_VALUE(part->device() == device, "statistics, max_iou and divisors must be on ",
-                      device, ", got ", part->device());
+    TORCH_CHECK_VALUE(part->device() == mu.device(), "statistics, max_iou and divisors must be on ",
+                      mu.device(), ", got ", part->device());
   }
 }
 

@@ -42,7 +42,7 @@ void check(const Inputs& inputs);
 
 // Throws where the state is not what quality_statistics returned for the same inputs.
 void check_state(const State& state, int64_t boxes, int64_t images, int64_t locations,
-                 int64_t columns, at::Device device);
+                 int64_t columns, const at::Tensor& mu);
 
 // Throws where the upstream gradient is not (3,), or an output is not like its input.
 void check_outputs(const Inputs& inputs, const at::Tensor& grad_losses, const Outputs& outputs);

@@ -27,12 +27,12 @@ def decode_detections(
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
     """Detections of a batch; no gradient.
 
-    The score of class c at a location is sigmoid(class logit) * sigmoid(objectness logit). Each level passes on its best
-    min(topk, H*W) (location, class) pairs above ``score_threshold``; class-wise NMS drops boxes that overlap a better
-    one by an IoU above ``nms_threshold``; the best ``max_detections`` of all levels remain.
+    The score of class c at a location is sigmoid(class logit) * sigmoid(objectness logit). Each level passes on its
+    best min(topk, H*W) (location, class) pairs above ``score_threshold``; class-wise NMS drops boxes that overlap a
+    better one by an IoU above ``nms_threshold``; the best ``max_detections`` of all levels remain.
 
     Args:
-        cls_logits, box_ltrb, obj_logits: one tensor each per level, (N, K, H, W), (N, 4, H, W) in pixels, (N, 1, H, W).
+        cls_logits, box_ltrb, obj_logits: per level (N, K, H, W), (N, 4, H, W) pixels, (N, 1, H, W).
         strides: one number per level, pixels.
         location_offset: cell (i, j) stands at ((j + offset) * stride, (i + offset) * stride).
 

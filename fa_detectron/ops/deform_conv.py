@@ -5,6 +5,8 @@ Legend: N images, C input channels, O outputs, T taps of the kernel, D offset gr
 
 import torch
 from torch import Tensor, nn
+from torch._jit_internal import BroadcastingList2  # a number or two, as torch.jit.script knows them
+from torch.overrides import handle_torch_function, has_torch_function
 
 from . import deform_conv_kernels  # noqa: F401 - registers the operators
 from .deform_conv_arguments import Size, pair
@@ -16,9 +18,9 @@ def deform_conv2d(
     offset: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Size = (1, 1),
-    padding: Size = (0, 0),
-    dilation: Size = (1, 1),
+    stride: BroadcastingList2[int] = 1,
+    padding: BroadcastingList2[int] = 0,
+    dilation: BroadcastingList2[int] = 1,
     mask: Tensor | None = None,
 ) -> Tensor:
     """As ``torchvision.ops.deform_conv2d``, fused: no column buffer of the whole map.
@@ -41,6 +43,19 @@ def deform_conv2d(
 
     Raises ValueError where shapes, dtypes or devices do not fit each other.
     """
+    if has_torch_function((input, offset, weight, bias, mask)):  # torch.fx: this function becomes a leaf
+        return handle_torch_function(
+            deform_conv2d,
+            (input, offset, weight, bias, mask),
+            input,
+            offset,
+            weight,
+            bias=bias,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            mask=mask,
+        )
     if not torch.jit.is_scripting():
         prepare(input)
         stride, padding, dilation = pair(stride), pair(padding), pair(dilation)
@@ -54,8 +69,8 @@ def deform_conv2d_levels(
 
     Args:
         inputs: one (N, C, H, W) tensor per level.
-        offset_mask: one (N, 27, H, W) tensor per level, as a plain conv gives it: 18 offsets in pixels ((dy, dx) pairs of the taps
-            in row-major order), then 9 mask logits, whose sigmoid is taken inside.
+        offset_mask: one (N, 27, H, W) tensor per level, as a plain conv gives it: 18 offsets in pixels
+            ((dy, dx) pairs of the taps in row-major order), then 9 mask logits, whose sigmoid is taken inside.
         weight: (O, C, 3, 3).
         bias: (O,) or None.
 

@@ -7,9 +7,8 @@ from operator import index
 
 import torch
 from torch import Tensor
-from torch._jit_internal import BroadcastingList2
 
-Size = BroadcastingList2[int]  # a number or one each for height and width; torch.jit.script knows this type
+Size = int | tuple[int, int]
 _DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 

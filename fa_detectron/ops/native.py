@@ -54,9 +54,7 @@ def _load() -> Status:
         return Status(False, "FA_NO_NATIVE is set")
     spec = importlib.util.find_spec("fa_detectron._C")
     if spec is None or spec.origin is None:
-        return Status(
-            False, "they are not built; `pip install -e . --no-build-isolation` builds them (it needs a C++ compiler)"
-        )
+        return Status(False, "they are not built: `pip install -e . --no-build-isolation` (needs a C++ compiler)")
     built_for, cuda, archs, schemas = _build_info(spec.origin)
     if _release(built_for) != _release(torch.__version__):
         reason = f"they are built for torch {built_for or '(unknown)'}, this is {torch.__version__}; build them again"

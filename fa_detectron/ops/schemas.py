@@ -22,9 +22,9 @@ SCHEMAS = (
     "deform_conv2d_levels_backward(Tensor[] grad_outputs, Tensor[] inputs, Tensor[] offset_masks, Tensor weight, "
     "bool[4] needed) -> Tensor[]",
     # The quality-weighted loss. Per level: cls_logits (N, K, H, W), box_ltrb (N, 4, H, W) pixels, obj_logits
-    # (N, 1, H, W); per image: gt_boxes (G, 4) xyxy pixels, gt_classes (G,) int64; mu, sigma (L, K, 2) or (K, 2). Returns
-    # what the losses need of each box (sum of G, 9; float64), the largest IoU of each inside location with any box
-    # (N, A), and num_background, the sum of the Gaussians over inside pairs (float64): the all-reduce stands here.
+    # (N, 1, H, W); per image: gt_boxes (G, 4) xyxy pixels, gt_classes (G,) int64; mu, sigma (L, K, 2) or (K, 2).
+    # Returns what the losses need of each box (sum of G, 9; float64), the largest IoU of each inside location with any
+    # box (N, A), and num_background, the sum of the Gaussians over inside pairs (float64): the all-reduce stands here.
     "quality_statistics(Tensor[] cls_logits, Tensor[] box_ltrb, Tensor[] obj_logits, Tensor[] gt_boxes, "
     "Tensor[] gt_classes, Tensor mu, Tensor sigma, float[] strides, float location_offset, bool feature_filter, "
     "bool quality_prior, float reg_weight, str iou_type) -> (Tensor, Tensor, Tensor)",

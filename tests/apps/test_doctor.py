@@ -66,11 +66,11 @@ def test_gpu_without_driver_support(monkeypatch):
 def test_a_card_without_code_for_it_runs_plain_pytorch_and_is_no_failure(monkeypatch):
     monkeypatch.setattr(native, "status", lambda: FINE)
     monkeypatch.setattr(native, "_STATUS", FINE)
-    native._lacks_code_for.cache_clear()
+    native.lacks_code_for.cache_clear()
     monkeypatch.setattr(doctor, "_native_operators", lambda: {"CPU": ["deform_conv2d"], "CUDA": ["deform_conv2d"]})
     pretend_gpu(monkeypatch, (8, 6), (7, 5), (10, 3))
     (finding,) = [finding for finding in doctor.check_native() if finding.remedy]
-    native._lacks_code_for.cache_clear()
+    native.lacks_code_for.cache_clear()
     assert (
         "plain PyTorch runs instead" in finding.text and "no code for GPU 1 of compute capability 7.5" in finding.text
     )

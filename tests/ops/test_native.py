@@ -14,7 +14,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from fa_detectron.ops import deform_conv2d, native
+from fa_detectron.ops import deform_conv2d, library, native
+from fa_detectron.ops.schemas import SCHEMAS, digest
+
+INFO = b"FA_BUILD_INFO{torch=" + torch.__version__.encode() + b";cuda=%s;archs=%s;schemas=%s}"
 
 
 def status_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> native.Status:
@@ -26,9 +29,10 @@ def status_of(path: Path, monkeypatch: pytest.MonkeyPatch) -> native.Status:
 @pytest.mark.parametrize(
     ("info", "reason"),
     [
-        (b"FA_BUILD_INFO{torch=1.9.0;cuda=;archs=}", "built for torch 1.9.0"),
+        (b"FA_BUILD_INFO{torch=1.9.0;cuda=;archs=;schemas=}", "built for torch 1.9.0"),
         (b"no such thing", r"built for torch \(unknown\)"),
-        (b"FA_BUILD_INFO{torch=" + torch.__version__.encode() + b";cuda=9.9;archs=8.0}", "built for CUDA 9.9"),
+        (INFO % (b"9.9", b"8.0", digest().encode()), "built for CUDA 9.9"),
+        (INFO % (b"", b"", b"0123456789abcdef"), "older than the Python code"),  # loading it would end the process
     ],
 )
 def test_an_extension_for_another_torch_is_not_loaded(
@@ -43,7 +47,7 @@ def test_an_extension_for_another_torch_is_not_loaded(
 
 def test_a_file_that_does_not_load_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "_C.so"
-    path.write_bytes(b"FA_BUILD_INFO{torch=" + torch.__version__.encode() + b";cuda=;archs=}")
+    path.write_bytes(INFO % (b"", b"", digest().encode()))
 
     def fail(name: str) -> None:
         raise ImportError("undefined symbol: x")
@@ -121,37 +125,38 @@ def test_architectures(archs: str, capability: tuple[int, int], fits: bool) -> N
     assert native.architectures_fit(archs, capability) == fits
 
 
-@pytest.fixture
-def pretended_card(monkeypatch: pytest.MonkeyPatch):
-    """A GPU of the capability that a test asks for beside a build for 8.0 and 9.0; gives a tensor that lies on it."""
-
-    def pretend(capability: tuple[int, int]) -> torch.Tensor:
-        monkeypatch.setattr(native, "_STATUS", native.Status(True, "", torch.__version__, "13.0", "8.0;9.0"))
-        monkeypatch.setattr(native, "_DEVICES", ("cpu", "meta", "cuda"))
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
-        return SimpleNamespace(device=torch.device("cuda:0"))
-
-    monkeypatch.setattr(native, "_warned", set())
-    monkeypatch.setattr(native, "_refuse_tangents", lambda tensors: None)
-    native._lacks_code_for.cache_clear()
-    yield pretend
-    native._lacks_code_for.cache_clear()
-
-
-@pytest.mark.parametrize(("capability", "used"), [((8, 6), True), ((9, 0), True), ((7, 5), False), ((10, 0), False)])
-def test_a_card_without_code_for_it_runs_plain_pytorch_with_one_line(
-    pretended_card, capability: tuple[int, int], used: bool, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("capability", "native_there"), [((8, 6), True), ((9, 0), True), ((7, 5), False), ((10, 0), False)]
+)
+def test_on_a_gpu_without_code_for_it_the_default_kernels_take_over_with_one_line(
+    capability: tuple[int, int],
+    native_there: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    tensor = pretended_card(capability)
-    assert [native.use(tensor, None) for _ in range(2)] == [used, used]
+    taken = []
+    record = SimpleNamespace(impl=lambda name, kernel, key, allow_override: taken.append((name, key)))
+    monkeypatch.setattr(native, "_STATUS", native.Status(True, "", torch.__version__, "13.0", "8.0;9.0"))
+    monkeypatch.setattr(native, "_warned", set())
+    monkeypatch.setattr(library, "LIBRARY", record)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: capability)
+    gpu = torch.device("cuda:0")
+    for function in (native.lacks_code_for, library._take_over):
+        function.cache_clear()
+    for _ in range(2):
+        library.prepare(SimpleNamespace(is_cuda=True, device=gpu))
+        if not native_there:
+            native.say_plain(gpu)
+    for function in (native.lacks_code_for, library._take_over):
+        function.cache_clear()
+    public = ("deform_conv2d", "deform_conv2d_levels", "quality_statistics", "quality_loss", "decode_detections")
+    keys = [] if native_there else [(name, key) for name in public for key in ("CUDA", "AutogradCUDA")]
+    assert sorted(taken) == sorted(keys)
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == (0 if used else 1)
-    words = (
-        "plain PyTorch",
-        f"no code for GPU 0 of compute capability {capability[0]}.{capability[1]}, only for 8.0;9.0",
-    )
-    assert all(part in line for line in lines for part in words)
+    assert len(lines) == (not native_there)
+    words = "no code for GPU 0 of compute capability {}.{}, only for 8.0;9.0".format(*capability)
+    assert all("plain PyTorch" in line and words in line for line in lines)
 
 
 def test_the_built_binary_has_code_for_the_architectures_that_it_names() -> None:
@@ -171,11 +176,15 @@ def test_the_built_binary_has_code_for_the_architectures_that_it_names() -> None
     assert listed("--list-ptx") == {entry.removesuffix("+PTX") for entry in entries if entry.endswith("+PTX")}
 
 
-def test_a_build_with_cuda_has_every_operator_there() -> None:
-    """Needs no GPU: an operator that is registered for the CPU alone would send all of them to the fallback."""
-    devices = native._devices()
-    assert ("cuda" in devices) == bool(native.status().cuda_version)
-    assert ("cpu" in devices) == native.loaded()
+def test_a_build_has_every_operator_on_its_devices() -> None:
+    """Needs no GPU. Without its autograd key a device would run the default kernels."""
+    names = [f"fa_detectron::{schema.partition('(')[0]}" for schema in SCHEMAS]
+    has_kernel = torch._C._dispatch_has_kernel_for_dispatch_key
+    for device, built in (("CPU", native.loaded()), ("CUDA", bool(native.status().cuda_version))):
+        assert [has_kernel(name, device) for name in names] == [built] * len(names)
+        # quality_loss_forward and _backward are called below autograd.
+        public = [name for name in names if not name.startswith("fa_detectron::quality_loss_")]
+        assert [has_kernel(name, f"Autograd{device}") for name in public] == [built] * len(public)
 
 
 @pytest.mark.skipif(not native.loaded(), reason="the native operators are not built")
@@ -198,10 +207,14 @@ def test_a_compiled_tangent_is_refused_in_words_and_not_lost() -> None:
     torch._dynamo.reset()
 
 
-def test_plain_pytorch_takes_a_tangent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(native, "_DEVICES", frozenset())
-    weight, offset = torch.randn(4, 4, 3, 3), torch.zeros(1, 18, 5, 5)
-    x, tangent = torch.randn(2, 1, 4, 5, 5)
-    result = torch.func.jvp(lambda x: deform_conv2d(x, offset, weight, padding=1), (x,), (tangent,))
-    expected = [torch.nn.functional.conv2d(value, weight, padding=1) for value in (x, tangent)]
-    torch.testing.assert_close(result, tuple(expected))
+def test_plain_pytorch_takes_a_tangent() -> None:
+    code = """
+import torch
+from fa_detectron.ops import deform_conv2d
+weight, offset = torch.randn(4, 4, 3, 3), torch.zeros(1, 18, 5, 5)
+x, tangent = torch.randn(2, 1, 4, 5, 5)
+result = torch.func.jvp(lambda x: deform_conv2d(x, offset, weight, padding=1), (x,), (tangent,))
+expected = [torch.nn.functional.conv2d(value, weight, padding=1) for value in (x, tangent)]
+torch.testing.assert_close(result, tuple(expected))
+"""
+    subprocess.run([sys.executable, "-c", code], env=os.environ | {"FA_NO_NATIVE": "1"}, check=True)

@@ -154,9 +154,9 @@ def test_autocast_computes_in_float32(dtype):
 
 def test_the_operator_refuses_wrong_shapes():
     cls, box, obj = make_maps()
-    with pytest.raises(RuntimeError, match=r"box_ltrb\[1\] must be \(2, 4, 7, 9\)"):
+    with pytest.raises(ValueError, match=r"box_ltrb\[1\] must be \(2, 4, 7, 9\)"):
         torch.ops.fa_detectron.decode_detections(cls, [box[0], box[1][:, :3]], obj, [8.0, 16.0], 0.0, 0.05, 9, 0.6, 9)
-    with pytest.raises(RuntimeError, match="float32 or float64"):
+    with pytest.raises(ValueError, match="float32 or float64"):
         torch.ops.fa_detectron.decode_detections(
             *[[x.half() for x in group] for group in (cls, box, obj)], [8.0, 16.0], 0.0, 0.05, 9, 0.6, 9
         )

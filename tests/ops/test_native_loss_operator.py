@@ -124,15 +124,15 @@ def test_the_operator_refuses_wrong_classes_and_shapes():
     for_statistics, for_loss = operator_arguments(arguments)
     wrong = list(for_statistics)
     wrong[4] = [torch.full_like(x, 4) for x in arguments[4]]
-    with pytest.raises(RuntimeError, match=r"gt_classes\[0\]\[0\] = 4 is not in \[0, 4\)"):
+    with pytest.raises(ValueError, match=r"gt_classes\[0\]\[0\] = 4 is not in \[0, 4\)"):
         torch.ops.fa_detectron.quality_statistics(*wrong)
     wrong = list(for_statistics)
     wrong[1] = [x[:, :3] for x in arguments[1]]
-    with pytest.raises(RuntimeError, match=r"box_ltrb\[0\] must be \(2, 4, 7, 9\)"):
+    with pytest.raises(ValueError, match=r"box_ltrb\[0\] must be \(2, 4, 7, 9\)"):
         torch.ops.fa_detectron.quality_statistics(*wrong)
     wrong = list(for_loss)
     wrong[7] = wrong[7][:1]
-    with pytest.raises(RuntimeError, match="statistics and max_iou must be what quality_statistics returned"):
+    with pytest.raises(ValueError, match="statistics and max_iou must be what quality_statistics returned"):
         torch.ops.fa_detectron.quality_loss(*wrong)
 
 
@@ -142,7 +142,7 @@ def test_a_class_that_is_none_is_refused():
     for_statistics[3][0][:] = torch.tensor([2.0, 2.0, 40.0, 30.0])
     for_statistics[4][0][1:] = torch.tensor([4, -1])
     words = r"gt_classes\[0\]\[1\] = 4 is not in \[0, 4\)|a condition that a kernel requires is false"
-    with pytest.raises(RuntimeError, match=words):
+    with pytest.raises(ValueError, match=words):
         torch.ops.fa_detectron.quality_statistics(*for_statistics)
 
 

@@ -136,10 +136,11 @@ GOOD = "int fa_something() { return 0; }\n"
 def project(tmp_path: Path) -> Path:
     """A project of one source, built by the real csrc/build.py."""
     folder = tmp_path / "a project"
-    for name in ("csrc", "fa_detectron"):
+    for name in ("csrc", "fa_detectron/ops"):
         (folder / name).mkdir(parents=True)
-    shutil.copy(ROOT / "csrc/build.py", folder / "csrc")
-    (folder / "csrc/registry.cpp").write_text(GOOD)
+    for name in ("csrc/build.py", "fa_detectron/ops/schemas.py"):
+        shutil.copy(ROOT / name, folder / name)
+    (folder / "csrc/module.cpp").write_text(GOOD)
     return folder
 
 
@@ -166,7 +167,7 @@ def test_a_missing_compiler_is_named(project):
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CXX", "c++")) is None, reason="no C++ compiler")
 def test_a_source_that_does_not_compile_ends_in_one_line_below_the_compilers_words(project):
-    (project / "csrc/registry.cpp").write_text('#include "no/such_header.h"\n' + GOOD)
+    (project / "csrc/module.cpp").write_text('#include "no/such_header.h"\n' + GOOD)
     run = run_build(project)
     assert last_line(run).startswith("error: the native operators were not built (")
     assert "no/such_header.h: No such file" in run.stdout + run.stderr

@@ -94,9 +94,9 @@ double bag_of(const BoxStatistics& box) {
 }
 
 template <typename S>
-void set_state(Problem<S>* problem, const State& state) {
+void set_state(Problem<S>* problem, const State& state, const at::Tensor& mu) {
   Work<S>& work = problem->work;
-  check_state(state, problem->num_boxes(), work.images, work.locations, kStatistics, at::kCPU);
+  check_state(state, problem->num_boxes(), work.images, work.locations, kStatistics, mu);
   work.statistics = as_statistics(state.statistics);
   work.max_iou = const_cast<S*>(state.max_iou.const_data_ptr<S>());  // only read from here on
 }
@@ -119,7 +119,7 @@ std::tuple<at::Tensor, Tensors, Tensors> losses(const Inputs& inputs, const Stat
                                                 bool with_gradient) {
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
-  set_state(&problem, state);
+  set_state(&problem, state, inputs.mu);
   const double alpha = inputs.options.focal_alpha;
   const auto divide = state.divisors.contiguous();
   const double* by = divide.const_data_ptr<double>();
@@ -171,7 +171,7 @@ void gradients(const Inputs& inputs, const State& state, const at::Tensor& grad_
                const Outputs& outputs) {
   Problem<S> problem(inputs);
   Work<S>& work = problem.work;
-  set_state(&problem, state);
+  set_state(&problem, state, inputs.mu);
   check_outputs(inputs, grad_losses, outputs);
   for (size_t l = 0; l < inputs.cls_logits.size(); ++l) {
     problem.level(l).grad_cls = outputs.cls[l].template mutable_data_ptr<S>();

@@ -27,7 +27,7 @@ template <typename S>
 struct Problem {
   explicit Problem(const Inputs& in) {
     check(in);
-    device = in.mu.device();
+    mu = in.mu;
     work = {};
     work.images = in.cls_logits[0].size(0);
     work.classes = in.cls_logits[0].size(1);
@@ -74,7 +74,7 @@ struct Problem {
   }
 
   void set_state(const State& state) {
-    check_state(state, work.boxes, work.images, work.locations, kStatistics, device);
+    check_state(state, work.boxes, work.images, work.locations, kStatistics, mu);
     kept.push_back(state.divisors.contiguous());
     work.divisors = kept.back().const_data_ptr<double>();
     // Only read from here on.
@@ -108,7 +108,7 @@ struct Problem {
 
   CudaWork<S> work;
   Tensors kept;
-  at::Device device = at::kCUDA;
+  at::Tensor mu;
 };
 
 template <typename S>
