@@ -165,7 +165,7 @@ def _default_loss(
         focal_gamma=focal_gamma,
         normalizers=tuple(divisors.unbind()),
     )
-    return torch.stack([losses[name] for name in LOSSES])
+    return torch.stack([losses[name] for name in LOSSES]).to(cls_logits[0].dtype)  # not the divisors'
 
 
 def _fake_statistics(
