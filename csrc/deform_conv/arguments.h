@@ -29,7 +29,7 @@ void check_grad_output(const char* op, const at::Tensor& grad_output, const Argu
                        const at::Tensor& input);
 
 // An output keeps the input's layout: channels_last where the input is that and not contiguous. The
-// fake kernels in fa_detectron/ops/deform_conv.py follow the same rule.
+// fake kernels in fa_detectron/ops/deform_conv_kernels.py follow the same rule.
 at::MemoryFormat output_format(const at::Tensor& input);
 
 // The dtype that sums are computed in: float64 for float64, else float32.

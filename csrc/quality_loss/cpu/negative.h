@@ -72,6 +72,7 @@ FA_HOST_DEVICE V focal_vector(V logits, const S* h, const S* weights, double gam
 
 // The same of a row of locations; returns the sum of its focal terms. `ahead`: from a row to the
 // next class's, which is fetched meanwhile; the processor's own prefetching ends with the row.
+// weights is null where not kWeighted.
 template <bool kSquare, bool kWeighted, bool kGradient, typename V, typename S>
 FA_HOST_DEVICE double focal_row(const S* logits, const S* h, const S* weights, int64_t count,
                                 double gamma, S factor, S* grad_logits, S* grad_h, int64_t ahead) {
@@ -86,16 +87,16 @@ FA_HOST_DEVICE double focal_row(const S* logits, const S* h, const S* weights, i
       __builtin_prefetch(logits + ahead + i + k);
       if (kGradient) __builtin_prefetch(grad_logits + ahead + i + k, 1);
     }
-    wide = wide + focal_vector<kSquare, kWeighted, kGradient>(Lanes<W>::load(logits + i), h + i,
-                                                              weights + i, gamma, factor,
-                                                              &wide_grad, grad_h + i);
+    wide = wide + focal_vector<kSquare, kWeighted, kGradient>(
+                      Lanes<W>::load(logits + i), h + i, kWeighted ? weights + i : weights, gamma,
+                      factor, &wide_grad, grad_h + i);
     if (kGradient) Lanes<W>::store(grad_logits + i, wide_grad);
   }
   for (; i < count; i += L::kCount) {
     const int some = int(count - i < L::kCount ? count - i : L::kCount);
     total = total + focal_vector<kSquare, kWeighted, kGradient>(
-                        L::load_some(logits + i, some, S(0)), h + i, weights + i, gamma, factor,
-                        &grad, grad_h + i);
+                        L::load_some(logits + i, some, S(0)), h + i,
+                        kWeighted ? weights + i : weights, gamma, factor, &grad, grad_h + i);
     if (kGradient) L::store_some(grad_logits + i, grad, some);
   }
   return Lanes<W>::sum(wide) + L::sum(total);
