@@ -106,4 +106,8 @@ def test_the_wheel_runs_in_an_empty_folder(wheel, tmp_path):
     empty.mkdir()
     run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", site, wheel, folder=empty)
     assert run(sys.executable, "-c", USE, site, folder=empty, PYTHONPATH=str(site)) == f"{native.loaded()} True\n"
-    run(sys.executable, "-m", "fa_detectron.doctor", folder=empty, PYTHONPATH=str(site))
+    command = site / "bin" / "fa-detectron"
+    run(command, "doctor", folder=empty, PYTHONPATH=str(site))
+    short = ("OUTPUT_DIR", "run", "SOLVER.MAX_ITER", "2", "SOLVER.IMS_PER_BATCH", "2", "DATASETS.TEST", "()")
+    run(command, "train", "--config-file", "demo", *short, folder=empty, PYTHONPATH=str(site))
+    assert (empty / "run" / "model_final.pth").is_file()
