@@ -75,7 +75,7 @@ def test_broken_files_are_named(tmp_path, text, message):
         (["SOLVER.FOO", "1"], r"SOLVER\.FOO"),
         (["SOLVER.MAX_ITER"], "in twos"),
         (["SOLVER.MAX_ITER", "many"], r"SOLVER\.MAX_ITER many"),
-        (["SEED", "1", "--num-gpus", "2"], "--num-gpus: options stand before"),
+        (["SEED", "1", "--num-gpus", "2"], "unknown config key --num-gpus"),
     ],
 )
 def test_broken_overrides_are_named(tmp_path, words, message):
