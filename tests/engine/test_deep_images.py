@@ -15,9 +15,9 @@ from PIL import Image
 from fa_detectron.apps.explain.explanation import explain_image
 from fa_detectron.apps.export import ExportOptions
 from fa_detectron.apps.export.model_file import describe
-from fa_detectron.apps.predict.jobs import Wanted, predict_images
+from fa_detectron.apps.predict.detect import Outputs, predict_images
 from fa_detectron.apps.report.findings import find
-from fa_detectron.apps.report.pictures import sample_view
+from fa_detectron.apps.report.image_views import sample_view
 from fa_detectron.apps.report.summary import config_in_short
 from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
@@ -100,7 +100,7 @@ def test_a_run_of_eight_bits_names_deep_images(runs, tmp_path):
             "MODEL.WEIGHTS", runs.of_plain.folder / "model_final.pth", "OUTPUT_DIR", tmp_path)  # fmt: skip
     predictor = Predictor.from_run(runs.of_plain.folder, device="cpu")
     paths = [str(runs.plain.parent / "0.png"), str(runs.deep.parent / "1.png")]
-    summary = predict_images(predictor, paths, Wanted(str(tmp_path / "out"), "", 0.5, 2))
+    summary = predict_images(predictor, paths, Outputs(str(tmp_path / "out"), "", 0.5, 2))
     assert summary.images == 1
     (complaint,) = summary.complaints
     assert "deep/1.png: its pixels are uint16, values 466 to 3781" in complaint

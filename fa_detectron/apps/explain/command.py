@@ -7,7 +7,7 @@ from typing import Any
 
 from fa_detectron.apps.arguments import CommandParser, add_data_arguments, add_model_arguments, load
 from fa_detectron.apps.explain import average
-from fa_detectron.apps.explain.jobs import (
+from fa_detectron.apps.explain.comparison import (
     as_dict,
     check_comparable,
     measure_set,

@@ -16,7 +16,7 @@ from fa_detectron.visualization import class_colour
 
 from .alignment import average
 from .explanation import MAPS, Explanation
-from .sheet import DPI, Sheet, render
+from .panels import DPI, Panels, render
 
 _TITLES = {
     "score": "classification: score of the object's class",
@@ -38,7 +38,7 @@ def alignment_picture(explained: Explained, class_names: Sequence[str], notes: S
         notes: a sentence a run, for example the data set's average, written after the image's own figures.
     """
     first = explained[0][1]
-    sheet = Sheet(first.image.shape[:2], rows=len(explained), columns=1 + len(MAPS), panel=3.6, caption=0.62)
+    sheet = Panels(first.image.shape[:2], rows=len(explained), columns=1 + len(MAPS), panel=3.6, caption=0.62)
     maps = [{kind: explanation.merged_map(kind) for kind in MAPS} for _, explanation in explained]
     sheet.title(0, "truth (white), best-scored box (colour)")
     for row, (title, explanation) in enumerate(explained):
@@ -65,7 +65,7 @@ def level_picture(explained: Explained) -> Image.Image:
     strides = explained[0][1].strides
     levels = len(strides)
     rows, columns = levels + 1, len(MAPS) * len(explained)
-    sheet = Sheet(explained[0][1].image.shape[:2], rows, columns, panel=2.6, caption=0.0)
+    sheet = Panels(explained[0][1].image.shape[:2], rows, columns, panel=2.6, caption=0.0)
     for index, kind in enumerate(MAPS):
         maps = [[*(e.level_map(kind, level) for level in range(levels)), e.merged_map(kind)] for _, e in explained]
         highest = max(float(pixels.max()) for of_run in maps for pixels in of_run)

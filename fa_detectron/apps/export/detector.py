@@ -31,7 +31,7 @@ class ExportedDetector(nn.Module):
         super().__init__()
         function, text = _load_onnx(path) if path.endswith(".onnx") else _load_program(path)
         if not text:
-            raise UserError(f"{path}: not a file that export.py has written (it has no entry {METADATA})")
+            raise UserError(f"{path}: not a file that `fa-detectron export` has written (it has no entry {METADATA})")
         self.function: _Function = function
         self.metadata: dict[str, Any] = json.loads(text)
 

@@ -10,7 +10,7 @@ from fa_detectron.apps.arguments import (
     add_tta_argument,
     load,
 )
-from fa_detectron.apps.predict.jobs import Wanted, predict_images, predict_video
+from fa_detectron.apps.predict.detect import Outputs, predict_images, predict_video
 from fa_detectron.apps.predict.sources import find_images, video_source
 from fa_detectron.errors import UserError
 from fa_detectron.inference import Predictor
@@ -48,11 +48,11 @@ def main(words: Sequence[str] | None = None) -> int:
     run = load(args)
     predictor = Predictor(run, tta=run.cfg.TEST.AUG.ENABLED, batch_size=args.batch_size)
     check_threshold(predictor.run.cfg, args.score_threshold)
-    wanted = Wanted(args.output, args.json, args.score_threshold, args.batch_size, args.data, args.images)
+    outputs = Outputs(args.output, args.json, args.score_threshold, args.batch_size, args.data, args.images)
     if source is None:
-        summary = predict_images(predictor, paths, wanted)
+        summary = predict_images(predictor, paths, outputs)
     else:
-        summary = predict_video(predictor, source, wanted)
+        summary = predict_video(predictor, source, outputs)
 
     for complaint in summary.complaints:
         print(f"skipped: {complaint}", file=sys.stderr)

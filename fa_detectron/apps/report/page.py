@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import fa_detectron
 from fa_detectron.apps.explain import alignment_picture, explain_image, prior_picture
-from fa_detectron.apps.explain.jobs import check_comparable, measure_set, run_titles
+from fa_detectron.apps.explain.comparison import check_comparable, measure_set, run_titles
 from fa_detectron.apps.measure import Measurement, measure, noise_image
 from fa_detectron.errors import UserError
 from fa_detectron.files import atomic_write
@@ -24,7 +24,7 @@ from .chart import Chart, make_chart
 from .confusions import MATRIX, confused_pairs, confusion_rows
 from .findings import Findings, find
 from .history import Series, read_history, select_ap, select_losses
-from .pictures import ImageView, as_picture, error_view, sample_view
+from .image_views import ImageView, as_picture, error_view, sample_view
 from .summary import config_in_short
 
 _OVERALL = {

@@ -12,7 +12,7 @@ pytest.importorskip("detectron2")
 from PIL import Image
 
 from fa_detectron.apps.explain.alignment import Alignment
-from fa_detectron.apps.explain.jobs import method_table, select_images
+from fa_detectron.apps.explain.comparison import method_table, select_images
 from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
 from fa_detectron.inference import load_run

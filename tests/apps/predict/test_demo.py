@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from fa_detectron.apps.predict import jobs
+from fa_detectron.apps.predict import detect
 from fa_detectron.apps.predict.ids import image_ids
 from fa_detectron.apps.predict.results import picture_paths
 from fa_detectron.apps.predict.sources import find_images, video_source
@@ -100,7 +100,7 @@ def test_sixteen_bits_need_a_range(demo, photos, tmp_path):
 
 
 def test_a_bar_shows_the_progress_on_a_terminal(demo, photos, tmp_path, monkeypatch):
-    monkeypatch.setattr(jobs, "show_bars", lambda: True)
+    monkeypatch.setattr(detect, "show_bars", lambda: True)
     status, _, err = demo("--input", photos, "--json", tmp_path / "r.json")
     assert status == 0 and "predicting" in err and "0/3" in err
 
@@ -124,9 +124,9 @@ def test_a_failure_midway_leaves_no_json(trained, predictor, photos, tmp_path):
                 raise MemoryError
             return predictor(images)
 
-    wanted = jobs.Wanted(output="", json=str(tmp_path / "r.json"), threshold=0.5, batch_size=1)
+    wanted = detect.Outputs(output="", json=str(tmp_path / "r.json"), threshold=0.5, batch_size=1)
     with pytest.raises(MemoryError):
-        jobs.predict_images(Failing(), find_images([str(photos)]), wanted)
+        detect.predict_images(Failing(), find_images([str(photos)]), wanted)
     assert files_below(tmp_path) == ["photos/0.png", "photos/1.png", "photos/2.png"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from detectron2.data import DatasetCatalog, MetadataCatalog
 from PIL import Image
 
-from fa_detectron.apps.predict import jobs
+from fa_detectron.apps.predict import detect
 from fa_detectron.apps.predict.ids import result_ids
 from fa_detectron.data import evaluation_config
 from fa_detectron.data.conversion import category_ids
@@ -69,8 +69,8 @@ class FakePredictor:
 
 
 def demo(run: Run, paths: list[Path], target: Path, data: str = "") -> SimpleNamespace:
-    wanted = jobs.Wanted("", str(target), 0.5, 2, data)
-    summary = jobs.predict_images(FakePredictor(run), [str(path) for path in paths], wanted)
+    wanted = detect.Outputs("", str(target), 0.5, 2, data)
+    summary = detect.predict_images(FakePredictor(run), [str(path) for path in paths], wanted)
     return SimpleNamespace(ids=summary.ids, results=json.loads(target.read_text()))
 
 

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fa_detectron.apps.predict import jobs
+from fa_detectron.apps.predict import detect
 from fa_detectron.apps.predict.sources import VideoFrames
 from fa_detectron.errors import UserError
 
@@ -28,7 +28,7 @@ def video(tmp_path):
 
 
 def wanted(tmp_path, output="out.mp4"):
-    return jobs.Wanted(output=str(tmp_path / output), json=str(tmp_path / "r.json"), threshold=0.0, batch_size=5)
+    return detect.Outputs(output=str(tmp_path / output), json=str(tmp_path / "r.json"), threshold=0.0, batch_size=5)
 
 
 def frames_of(path):
@@ -44,7 +44,7 @@ def test_frames_are_rgb_and_all_there(video):
 
 @pytest.mark.parametrize("output", ["out.mp4", "out.avi", "folder"])
 def test_a_video_becomes_a_video_and_coco_results(predictor, video, tmp_path, output):
-    summary = jobs.predict_video(predictor, str(video), wanted(tmp_path, output))
+    summary = detect.predict_video(predictor, str(video), wanted(tmp_path, output))
     assert (summary.images, summary.complaints) == (FRAMES, [])
     path = tmp_path / "folder" / "film.mp4" if output == "folder" else tmp_path / output
     frames, pictures = frames_of(path)
@@ -56,7 +56,7 @@ def test_a_video_becomes_a_video_and_coco_results(predictor, video, tmp_path, ou
 def test_a_truncated_video_gives_what_can_be_read(predictor, video, tmp_path):
     whole = video.read_bytes()
     video.write_bytes(whole[: len(whole) // 2])
-    summary = jobs.predict_video(predictor, str(video), wanted(tmp_path))
+    summary = detect.predict_video(predictor, str(video), wanted(tmp_path))
     assert 0 < summary.images < FRAMES
     assert summary.complaints == [f"{video}: damaged after frame {summary.images} of {FRAMES}"]
     assert len(frames_of(tmp_path / "out.mp4")[1]) == summary.images
@@ -66,7 +66,7 @@ def test_a_truncated_video_gives_what_can_be_read(predictor, video, tmp_path):
 def test_no_video_is_an_error_and_writes_nothing(predictor, tmp_path):
     (tmp_path / "film.mp4").write_text("no frames")
     with pytest.raises(UserError, match=r"film\.mp4: not a readable video"):
-        jobs.predict_video(predictor, str(tmp_path / "film.mp4"), wanted(tmp_path))
+        detect.predict_video(predictor, str(tmp_path / "film.mp4"), wanted(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["film.mp4"]
 
 
@@ -78,10 +78,10 @@ def test_an_interruption_leaves_nothing(predictor, video, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return annotate(*_)
 
-    annotate = jobs.annotate
-    monkeypatch.setattr(jobs, "annotate", interrupted)
+    annotate = detect.annotate
+    monkeypatch.setattr(detect, "annotate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        jobs.predict_video(predictor, str(video), wanted(tmp_path))
+        detect.predict_video(predictor, str(video), wanted(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["film.avi"]
 
 
@@ -90,7 +90,7 @@ def test_an_interruption_leaves_nothing(predictor, video, tmp_path, monkeypatch)
 )
 def test_impossible_outputs_are_refused(predictor, video, tmp_path, output, message):
     with pytest.raises(UserError, match=message):
-        jobs.predict_video(predictor, str(video), wanted(tmp_path, output))
+        detect.predict_video(predictor, str(video), wanted(tmp_path, output))
 
 
 def test_a_camera_that_is_not_there():
@@ -110,8 +110,8 @@ def test_a_camera_is_watched_until_interrupted(predictor, video, tmp_path, monke
                     raise KeyboardInterrupt
                 yield frame
 
-    monkeypatch.setattr(jobs, "VideoFrames", Camera)
-    summary = jobs.predict_video(predictor, 0, wanted(tmp_path, ""))
+    monkeypatch.setattr(detect, "VideoFrames", Camera)
+    summary = detect.predict_video(predictor, 0, wanted(tmp_path, ""))
     assert (summary.images, summary.complaints) == (3, [])
     assert len(frames_of(tmp_path / "camera0.mp4")[1]) == 3
 

@@ -1,4 +1,4 @@
-"""A sheet of pictures of one size, in rows and columns."""
+"""Panels of one size in rows and columns, drawn with matplotlib."""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from PIL import Image
 DPI = 100
 
 
-class Sheet:
+class Panels:
     """Panels of one size with room for titles above, a caption below each row, and colour scales at the bottom.
 
     Args:

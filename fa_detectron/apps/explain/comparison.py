@@ -1,4 +1,4 @@
-"""The work of explain.py: which images, which runs belong together, and the figures of whole data sets."""
+"""Several runs on the same images: which images, which runs can be compared, and figures of whole data sets."""
 
 import math
 import os

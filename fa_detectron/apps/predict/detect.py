@@ -1,4 +1,4 @@
-"""The work of demo.py: detect in many images or in a video, and write what was found."""
+"""Detect in many images or in a video, and write what was found."""
 
 import os
 from collections import Counter
@@ -41,7 +41,7 @@ class Summary:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Outputs:
     """What to write; "" for nothing.
 
     Attributes:
@@ -60,51 +60,51 @@ class Wanted:
     images: str = ""
 
 
-def predict_images(predictor: Predictor, paths: list[str], wanted: Wanted) -> Summary:
+def predict_images(predictor: Predictor, paths: list[str], outputs: Outputs) -> Summary:
     """Detect in image files. Unreadable ones are complained about in the summary.
 
     Raises:
         UserError: nothing could be read, something cannot be written, or the annotations do not have the images.
     """
-    _check_json(wanted)
-    targets = picture_paths(paths, wanted.output) if wanted.output else [""] * len(paths)
+    _check_json(outputs)
+    targets = picture_paths(paths, outputs.output) if outputs.output else [""] * len(paths)
     summary, results, ids = Summary(), [], ResultIds([()] * len(paths), (), "")
-    if wanted.json:
-        ids = result_ids(predictor.run, paths, wanted.data, wanted.images)
+    if outputs.json:
+        ids = result_ids(predictor.run, paths, outputs.data, outputs.images)
         summary.ids = ids.origin
     items = zip(_bar(ImageFiles(paths, predictor.reader)), ids.images, targets)
-    for batch in _batches(items, wanted.batch_size):
+    for batch in _batches(items, outputs.batch_size):
         summary.complaints += [str(image) for (_, image), _, _ in batch if isinstance(image, UserError)]
         good = [(image, own, target) for (_, image), own, target in batch if not isinstance(image, UserError)]
         for (image, own, target), found in zip(good, predictor([image for image, _, _ in good])):
             results += coco_results(found, own, ids.categories)
-            found = found[found.scores >= wanted.threshold]
+            found = found[found.scores >= outputs.threshold]
             summary.add(found, predictor.class_names)
             if target:
                 save_picture(annotate(image, found, predictor.class_names), target)
     if not summary.images:
         raise UserError("no image could be read:\n" + "\n".join(summary.complaints))
-    if wanted.json:
-        write_results(wanted.json, results)
+    if outputs.json:
+        write_results(outputs.json, results)
     return summary
 
 
-def predict_video(predictor: Predictor, source: str | int, wanted: Wanted) -> Summary:
+def predict_video(predictor: Predictor, source: str | int, outputs: Outputs) -> Summary:
     """Detect in a video file or, until interrupted, in a camera's pictures; image ids are frame numbers from 0.
 
     Raises:
         UserError: not a readable video, or something cannot be written.
     """
-    _check_json(wanted)
+    _check_json(outputs)
     frames = VideoFrames(source)
-    video = VideoFile(_video_path(source, wanted.output), frames.fps) if wanted.output else None
+    video = VideoFile(_video_path(source, outputs.output), frames.fps) if outputs.output else None
     summary, results = Summary(), []
     try:
         try:
-            for batch in _batches(_bar(frames), 1 if frames.is_camera else wanted.batch_size):
+            for batch in _batches(_bar(frames), 1 if frames.is_camera else outputs.batch_size):
                 for image, found in zip(batch, predictor(batch)):
                     results += coco_results(found, (summary.images,), predictor.category_ids)
-                    found = found[found.scores >= wanted.threshold]
+                    found = found[found.scores >= outputs.threshold]
                     summary.add(found, predictor.class_names)
                     if video:
                         video.add(annotate(image, found, predictor.class_names))
@@ -121,8 +121,8 @@ def predict_video(predictor: Predictor, source: str | int, wanted: Wanted) -> Su
         frames.close()
         if video:
             video.discard()
-    if wanted.json:
-        write_results(wanted.json, results)
+    if outputs.json:
+        write_results(outputs.json, results)
     return summary
 
 
@@ -137,9 +137,9 @@ def _video_path(source: str | int, output: str) -> str:
     return target
 
 
-def _check_json(wanted: Wanted) -> None:
-    if wanted.json and os.path.isdir(wanted.json):
-        raise UserError(f"--json {wanted.json} is a folder; give a file's name")
+def _check_json(outputs: Outputs) -> None:
+    if outputs.json and os.path.isdir(outputs.json):
+        raise UserError(f"--json {outputs.json} is a folder; give a file's name")
 
 
 def _bar(source: Iterable) -> Iterable:
