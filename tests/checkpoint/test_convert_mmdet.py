@@ -17,7 +17,7 @@ from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.checkpoint.convert_mmdet import convert, convert_names, main
 from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
-from fa_detectron.ops.reference.quality import _make_grid, find_pairs
+from fa_detectron.ops.reference.quality import make_grid, find_pairs
 from tests.checkpoint import mmdet_model
 from tests.engine.tiny import BASE
 
@@ -68,7 +68,7 @@ def test_priors_mean_the_same():
     state = mmdet_model.state_dict()
     weights = convert_names(state).weights
     boxes, labels = torch.tensor([[3.0, 5.0, 60.0, 50.0], [20.0, 8.0, 90.0, 44.0]]), torch.tensor([2, 0])
-    grid = _make_grid([(8, 12), (4, 6)], (8, 16), 0.0, torch.zeros(()))
+    grid = make_grid([(8, 12), (4, 6)], (8, 16), 0.0, torch.zeros(()))
     pairs = find_pairs(grid, boxes, labels, weights["mu"], weights["sigma"])
     assert len(pairs.box) > 40
     for box, location, value in zip(pairs.box.tolist(), pairs.location.tolist(), pairs.gaussian):
