@@ -17,7 +17,7 @@ from fa_detectron.checkpoint import FeatureAlignCheckpointer
 from fa_detectron.checkpoint.convert_mmdet import convert, convert_names, main
 from fa_detectron.engine import load_config
 from fa_detectron.errors import UserError
-from fa_detectron.ops.reference.quality import make_grid, find_pairs
+from fa_detectron.ops.reference.quality import find_pairs, make_grid
 from tests.checkpoint import mmdet_model
 from tests.engine.tiny import BASE
 
