@@ -77,9 +77,11 @@ def map_rows(run: Run, records: list[dict]) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     top = backbone.in_features[-1]
     if hasattr(backbone, "global_attention"):
-        maps[top] = backbone.global_attention(maps[top])
-        cells = maps[top].transpose(0, 1).flatten(1)  # (d, N * S)
-        rows["variance of the encoder's output"] = [cells.var(1).mean().item()]
+        encoder, outputs = backbone.global_attention, []
+        hook = encoder.layers[-1].register_forward_hook(lambda module, args, output: outputs.append(output))
+        maps[top] = encoder(maps[top])  # with the gate, C5 is in it, too
+        hook.remove()
+        rows["variance of the encoder's output"] = [outputs[0].flatten(0, 1).var(0).mean().item()]  # (N * S, d)
     sides = [lateral(maps[name]) for name, lateral in zip(reversed(backbone.in_features), backbone.lateral_convs)]
     shares = []
     for count in (3, 2):  # P3, P4

@@ -8,8 +8,6 @@ common/models/fcos.py), with GroupNorm in the towers, as in this project's. FCOS
 0.2 cuts its AP.
 """
 
-import sys
-from pathlib import Path
 from typing import Any
 
 from detectron2.config import CfgNode
@@ -18,9 +16,8 @@ from detectron2.modeling.meta_arch.fcos import FCOS, FCOSHead
 from detectron2.modeling.meta_arch.retinanet import RetinaNet, RetinaNetHead
 from torch import nn
 
+from fa_detectron.apps.train import main
 from fa_detectron.errors import run_command
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -76,7 +73,4 @@ class FCOSPeer(FCOS):
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(_ROOT / "projects" / "FeatureAlign"))
-    from train_net import run
-
-    run_command(run)
+    run_command(main)

@@ -1,5 +1,6 @@
-"""With CI=true, nothing may be skipped for lack of the native operators or of a compiler."""
+"""For all tests: with CI=true, nothing may be skipped for lack of the native operators or of a compiler."""
 
+import importlib.util
 import os
 import shutil
 
@@ -17,3 +18,12 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"with CI=true the native operators must be built: {native.status().reason}", returncode=1)
     if shutil.which((os.environ.get("CXX", "").split() or ["c++"])[0]) is None:
         pytest.exit("with CI=true a C++ compiler must be there", returncode=1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logging_to_the_session() -> None:
+    """Bind the log's handlers to pytest's own stdout: they would outlive that of the test which first logs."""
+    if importlib.util.find_spec("detectron2") is not None:
+        from fa_detectron.engine import start_logging
+
+        start_logging()

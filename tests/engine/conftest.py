@@ -25,12 +25,6 @@ def run(*words: object) -> SimpleNamespace:
     return SimpleNamespace(cfg=cfg, results=trainer.train(), trainer=trainer)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def logging_to_the_session() -> None:
-    """Bind the log's handlers to pytest's own stdout, not to that of one test."""
-    start_logging()
-
-
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> SimpleNamespace:
     """config, data: a tiny detector's YAML and a COCO JSON; args: the words that name both."""

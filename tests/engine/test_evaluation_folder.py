@@ -124,5 +124,6 @@ def test_names_tell_train_valid_and_test_apart():
 
 def test_all_processes_use_the_folder_that_the_main_process_has_chosen(copy, tmp_path, monkeypatch):
     monkeypatch.setattr(comm, "all_gather", lambda value: [[str(tmp_path / "chosen")]])
+    before = set(copy.rglob("*"))
     evaluate(copy)
-    assert (tmp_path / "chosen" / "results.json").is_file() and not (copy / "eval").exists()
+    assert (tmp_path / "chosen" / "results.json").is_file() and set(copy.rglob("*")) == before

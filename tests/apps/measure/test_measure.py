@@ -13,8 +13,8 @@ from PIL import Image
 from fa_detectron.apps.measure import Measurement, count_flops, measure
 from fa_detectron.engine import load_config
 from fa_detectron.inference import Predictor, Run
-from fa_detectron.layers import DeformBlock, GlobalAttentionEncoder
-from fa_detectron.ops import native
+from fa_detectron.layers import DeformBlock, GlobalAttentionEncoder, de_subnet
+from fa_detectron.ops import reference
 from tests.apps.export.tiny import make_model
 from tests.commands import call
 from tests.engine.tiny import BASE
@@ -95,9 +95,9 @@ def test_the_fallback_counts_the_same(monkeypatch):
     block, features = DeformBlock(8), [torch.randn(2, 8, 5, 7), torch.randn(2, 8, 3, 2)]
     cells = 2 * (5 * 7 + 3 * 2)
     expected = conv(8, 27, 3, cells) + conv(8, 8, 3, cells)
-    for wanted in (True, False):
-        if not wanted:
-            monkeypatch.setattr(native, "use", lambda *tensors: False)
+    for plain in (False, True):
+        if plain:
+            monkeypatch.setattr(de_subnet, "deform_conv2d_levels", reference.deform_conv2d_levels)
         with torch.no_grad(), count_flops() as counter:
             block(features)
         assert counter.get_total_flops() == expected
